@@ -480,7 +480,7 @@ class Agent:
                 return Made(None, engine.supported_events(), *chosen)
             compiled, left = tables(loaded, events, self.containers, self.kept)
             # Programs that the kernel has to check first, for as long as they take. The tables in force say nothing about their events.
-            engine.attach(compiled.events, results(compiled), compiled.probes)
+            engine.attach(compiled.events, results(compiled), compiled.probes, again=True)
             return Made(None, events, loaded, compiled, left)
 
         self._remake.begin(work, reloads=True)
@@ -572,7 +572,7 @@ class Agent:
 
         for _ in range(ATTACH_TRIES):
             chosen = self._choice.choose(files, narrow, engine.supported_events(), self.containers)
-            if not engine.attach(chosen.compiled.events, results(chosen.compiled), chosen.compiled.probes):
+            if not engine.attach(chosen.compiled.events, results(chosen.compiled), chosen.compiled.probes, again=True):
                 break
             # Some program did not load after all: the policies that cannot do without are refused.
         return chosen

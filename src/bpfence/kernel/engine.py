@@ -188,6 +188,8 @@ class Engine:
         self._maps: dict[str, Map] = {}
         self._links: dict[str, int] = {}
         self._sensing: dict[str, int] = {}
+        self._described: set[int] = set()
+        self._placeless: dict[int, KernelError] = {}
         self._unplaced: dict[int, str] = {}
         self._failed: dict[str, str] = {}
         self._skipped: dict[str, int] = {}
@@ -414,9 +416,12 @@ class Engine:
         """Names of the attached programs."""
         return tuple(sorted(self._links))
 
-    def attach(self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = ()) -> dict[str, str]:
+    def attach(
+        self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = (), *, again: bool = False
+    ) -> dict[str, str]:  # fmt: skip
         """Loads and attaches what `events` (full names) need and is not attached yet, for `results` the ends of the system calls that
         these events are the work of, and of `probes` those whose event is among `events`; detaches nothing that was attached before.
+        `again`: sensors that had no place are tried once more, which can take seconds.
 
         Returns the events of these that cannot be relied on, with the reason: for an enforcing rule that is an error. KeyError: no
         such event. ValueError: the engine is closed. KernelError: processes cannot be tracked, or descriptors have run out, and what was
@@ -428,13 +433,15 @@ class Engine:
             before = set(self._links)
             try:
                 with libbpf.telling_descriptors("attaching programs"):
-                    return self._attach_all(events, results, probes)
+                    return self._attach_all(events, results, probes, again=again)
             except NoDescriptorsError:
                 for program in self._links.keys() - before:  # else nothing is left for the agent's own work
                     self._detach(program)
                 raise
 
-    def _attach_all(self, events: Collection[str], results: Collection[str], probes: Collection[Probe]) -> dict[str, str]:
+    def _attach_all(
+        self, events: Collection[str], results: Collection[str], probes: Collection[Probe], *, again: bool
+    ) -> dict[str, str]:  # fmt: skip
         choices = self.plan.for_events(events, results)
         wanted = [choice for choice in choices if not self._in_place(choice, choices)]
         self._load_programs(
@@ -444,6 +451,8 @@ class Engine:
         )
         if self._tracking_due:
             self._need_tracking()
+        if again:
+            self._placeless.clear()
         self._put_sensors([probe for probe in probes if probe.way.value in events])
         self._remember()
         self._put_calls()
@@ -454,21 +463,30 @@ class Engine:
     def _put_sensors(self, probes: Iterable[Probe]) -> None:
         """Attaches the sensors that are not there yet. One that cannot be keeps no other from it."""
         self._unplaced = {}
-        functions = sensors.Functions()
+        hints = sensors.Hints()
         for probe in probes:
-            name, program = sensors.link_name(probe), self._sensing.get(sensors.PROGRAMS[probe.way])
+            program = self._sensing.get(sensors.PROGRAMS[probe.way])
             if program is None:  # its event is not supported, which is told
                 continue
             try:
-                # Of one that an earlier agent has attached, too: that may have had it read in another way.
-                self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe))
-                if name not in self._links:
-                    self._keep_link(name, sensors.attach(probe, program, self._features.machine, functions))
+                if probe.number in self._placeless:
+                    raise self._placeless[probe.number]
+                self._put_sensor(probe, program, hints)
             except NoDescriptorsError:
                 raise
             except KernelError as error:
+                self._placeless[probe.number] = error
                 if not (probe.optional and isinstance(error, sensors.NoPlaceError)):
                     self._unplaced[probe.number] = f"{error}{f' ({error.hint})' if error.hint else ''}"
+
+    def _put_sensor(self, probe: Probe, program: int, hints: sensors.Hints) -> None:
+        name = sensors.link_name(probe)
+        if probe.number not in self._described:
+            # Of one that an earlier agent has attached, too: that may have had it read in another way.
+            self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe, hints))
+            self._described.add(probe.number)
+        if name not in self._links:
+            self._keep_link(name, sensors.attach(probe, program, self._features.machine, hints))
 
     def unplaced(self) -> dict[int, str]:
         """The sensors (by `Probe.number`) that the last call of `attach` could not attach, with reasons; none that is optional and has no
@@ -515,6 +533,8 @@ class Engine:
     def _release_sensors(self, kept: Collection[str], numbers: Collection[int]) -> None:
         for program in self._sensing.keys() - set(kept):
             os.close(self._sensing.pop(program))
+        self._described.intersection_update(numbers)
+        self._placeless = {number: error for number, error in self._placeless.items() if number in numbers}
         for key in self._maps["sensors"].all_keys():
             if _U64.unpack(key)[0] not in numbers:
                 self._maps["sensors"].delete(key)

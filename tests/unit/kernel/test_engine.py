@@ -439,7 +439,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Where sensors have been attached. There is no function that is called missing."""
     places: list[str] = []
 
-    def attach(probe: Sensor, program: int, machine: str, functions: sensors.Functions) -> int:
+    def attach(probe: Sensor, program: int, machine: str, hints: sensors.Hints) -> int:
         if probe.place == "missing":
             raise sensors.NoPlaceError("this kernel has no function missing", missing="missing", hint="there is mising")
         if probe.place == "refused":
@@ -504,6 +504,28 @@ def test_a_sensor_without_a_place_keeps_no_other_from_its_own(fake: type[FakeObj
     }
     engine.attach(["file.open", "sensor.kprobe"], probes=[ignored, sensor("a")])
     assert engine.unplaced() == {}
+
+
+def test_a_sensor_without_a_place_is_tried_again_only_where_that_is_asked_for(
+    fake: type[FakeObject], placed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def attach(probe: Sensor, *_: object) -> int:
+        tried.append(probe.place)
+        raise sensors.NoPlaceError("not here", missing="missing")
+
+    monkeypatch.setattr(sensors, "attach", attach)
+    engine, probes = Engine(FEATURES, "lsm", Path("x.o"), None), [sensor("missing"), sensor("module_function")]
+    for _ in range(3):
+        engine.attach(["sensor.kprobe"], probes=probes)
+        engine.release(["sensor.kprobe"], probes=probes)
+    assert tried == ["missing", "module_function"]
+    assert set(engine.unplaced()) == {probe.number for probe in probes}
+    monkeypatch.setattr(sensors, "attach", lambda *_: os.open(os.devnull, os.O_RDONLY))
+    engine.attach(["sensor.kprobe"], probes=probes, again=True)
+    assert engine.unplaced() == {}
+    assert {sensors.link_name(probe) for probe in probes} <= set(engine.attached())
 
 
 def test_program_that_does_not_attach_is_left_out(fake: type[FakeObject]) -> None:
