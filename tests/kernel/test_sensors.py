@@ -75,6 +75,16 @@ BUFFERS = policy(
 )  # fmt: skip
 NAMES = policy("names", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Postfix", "/watched-link")), selector(on(0, "LT", "-100"))]})
 DEADLY = policy("deadly", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Prefix", "deadly"), matchActions=[{"action": "Sigkill"}])]})
+CERTAIN = policy(
+    "certain", "kprobes",
+    {
+        **LINKAT,
+        "selectors": [{
+            "matchArgs": [on(0, "GT", "2")], "matchBinaries": [{"operator": "In", "values": [f"{WORK}/tool"]}],
+            "matchActions": [{"action": "Sigkill"}],
+        }],
+    },
+)  # fmt: skip
 PEERS = policy(
     "peers", "kprobes",
     {
@@ -82,7 +92,7 @@ PEERS = policy(
         "selectors": [selector(on(1, "SAddr", "127.0.0.16/30"), on(0, "GT", "2"))],
     },
 )  # fmt: skip
-CALLS = (NAMES, DEADLY, PEERS, BUFFERS)
+CALLS = (NAMES, DEADLY, CERTAIN, PEERS, BUFFERS)
 for call in CALLS:
     call["spec"]["kprobes"][0]["syscall"] = True
 ENTERED = policy(
@@ -207,6 +217,13 @@ def test_a_text_that_kills(sensing: Agent) -> None:
 def test_a_text_that_cannot_be_read_kills_nobody(sensing: Agent) -> None:
     result, told = acted(sensing, "linkat-unreadable", str(WORK), "other")
     assert (result, {(name, action) for name, _, action in told}) == ("EFAULT", {("deadly", "audit"), ("entered", "observe")})
+
+
+def test_what_is_certain_kills_beside_a_text_that_cannot_be_read(sensing: Agent) -> None:
+    result, told = about(acted(sensing, "exec", str(WORK / "tool"), "linkat-unreadable", str(WORK), "other"), "certain")
+    assert (result, [(name, action) for name, _, action in told]) == ("killed", [("certain", "kill")])
+    result, told = about(acted(sensing, "exec", str(WORK / "twin"), "linkat-unreadable", str(WORK), "other"), "certain")
+    assert (result, told) == ("EFAULT", [])
 
 
 def test_an_address_in_the_memory_of_a_process(sensing: Agent) -> None:
