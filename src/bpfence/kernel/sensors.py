@@ -42,12 +42,8 @@ _INT: Final = 4
 _MAX_INDEX: Final = (1 << abi.SENSOR_LENGTH_SHIFT) - 1
 FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
 """What is a file: the first of a sensor is file.path, the second file.new_path."""
-_TEXTS: Final = frozenset(
-    (
-        abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_MODULE, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_NET_DEVICE,
-        abi.SENSOR_BYTES,
-    )
-)  # fmt: skip
+_TEXTS: Final = frozenset((abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_BYTES))
+"""What may be longer than a text's own place: names of modules and devices never are."""
 _TITLES: Final = {Way.KPROBE: "kprobe on", Way.TRACEPOINT: "tracepoint"}
 
 

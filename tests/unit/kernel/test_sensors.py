@@ -81,6 +81,16 @@ def test_long_texts_have_the_room_of_files() -> None:
     assert unpacked(kprobe(*texts))[3][:3] == [abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_PATH, 0]
 
 
+def test_names_of_the_kernel_take_no_room_from_texts() -> None:
+    arguments = [
+        ProbeArgument(0, Read.MODULE),
+        ProbeArgument(1, Read.NET_DEVICE),
+        ProbeArgument(2, Read.TEXT),
+        ProbeArgument(3, Read.FILENAME),
+    ]
+    assert unpacked(kprobe(*arguments))[3][:4] == [0, 0, abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_PATH]
+
+
 def test_what_a_system_call_is_given_is_in_the_memory_of_its_caller() -> None:
     text = ProbeArgument(0, Read.TEXT)
     assert unpacked(kprobe(text, call=True))[0] == abi.SENSOR_CALL | abi.SENSOR_USER
