@@ -82,9 +82,6 @@ __noinline int decide_outcome(u32 slot)
 		s->action = ACTION_NONE;
 		s->error = 0;
 	}
-	/* What a sensor could not read kills nobody. */
-	if (s->action == ACTION_KILL && s->event >= EV_SENSOR && s->flags & CAUSE_VALUE << EVENT_CAUSES_SHIFT)
-		s->action = ACTION_AUDIT;
 	if (s->action == ACTION_KILL)
 		decide_kill(s);
 	if (s->report)

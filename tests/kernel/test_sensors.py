@@ -5,6 +5,8 @@ they were given, and kill; the nearest twin is left alone.
 
 from __future__ import annotations
 
+import resource
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +77,16 @@ BUFFERS = policy(
 )  # fmt: skip
 NAMES = policy("names", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Postfix", "/watched-link")), selector(on(0, "LT", "-100"))]})
 DEADLY = policy("deadly", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Prefix", "deadly"), matchActions=[{"action": "Sigkill"}])]})
+CERTAIN = policy(
+    "certain", "kprobes",
+    {
+        **LINKAT,
+        "selectors": [{
+            "matchArgs": [on(0, "GT", "2")], "matchBinaries": [{"operator": "In", "values": [f"{WORK}/tool"]}],
+            "matchActions": [{"action": "Sigkill"}],
+        }],
+    },
+)  # fmt: skip
 PEERS = policy(
     "peers", "kprobes",
     {
@@ -82,7 +94,7 @@ PEERS = policy(
         "selectors": [selector(on(1, "SAddr", "127.0.0.16/30"), on(0, "GT", "2"))],
     },
 )  # fmt: skip
-CALLS = (NAMES, DEADLY, PEERS, BUFFERS)
+CALLS = (NAMES, DEADLY, CERTAIN, PEERS, BUFFERS)
 for call in CALLS:
     call["spec"]["kprobes"][0]["syscall"] = True
 ENTERED = policy(
@@ -112,11 +124,7 @@ MISSING = policy(
 )
 
 
-@pytest.fixture(scope="module")
-def running(probed: dict[str, str], playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent | None]:
-    if probed["attach_cookie"] != "yes":
-        yield None
-        return
+def make_work() -> None:
     go_out()
     make_files(SENTINEL)
     WORK.mkdir(parents=True, exist_ok=True)
@@ -125,6 +133,14 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
     for name in ("tool", "twin"):
         (WORK / name).write_bytes(TRIGGER.read_bytes())
         (WORK / name).chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def running(probed: dict[str, str], playground: Playground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent | None]:
+    if probed["attach_cookie"] != "yes":
+        yield None
+        return
+    make_work()
     agent = Agent(tmp_path_factory.mktemp("sensors"), "sensors")
     agent.write_policy(SENTINEL.name, SENTINEL.policy())
     for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING):
@@ -209,6 +225,13 @@ def test_a_text_that_cannot_be_read_kills_nobody(sensing: Agent) -> None:
     assert (result, {(name, action) for name, _, action in told}) == ("EFAULT", {("deadly", "audit"), ("entered", "observe")})
 
 
+def test_what_is_certain_kills_beside_a_text_that_cannot_be_read(sensing: Agent) -> None:
+    result, told = about(acted(sensing, "exec", str(WORK / "tool"), "linkat-unreadable", str(WORK), "other"), "certain")
+    assert (result, [(name, action) for name, _, action in told]) == ("killed", [("certain", "kill")])
+    result, told = about(acted(sensing, "exec", str(WORK / "twin"), "linkat-unreadable", str(WORK), "other"), "certain")
+    assert (result, told) == ("EFAULT", [])
+
+
 def test_an_address_in_the_memory_of_a_process(sensing: Agent) -> None:
     with socket.socket() as listener:
         listener.bind(("0.0.0.0", 0))
@@ -271,6 +294,70 @@ def test_a_function_that_is_not_there_is_told(sensing: Agent) -> None:
     assert "policy 'missing'" in log
     assert "tcp_connect" in log
     assert "vfs_falocate" not in log
+
+
+LIFE = ("--pin-dir", "/sys/fs/bpf/bpfence-sensors-life")
+TRUNCATE, TWIN = ("truncate", str(WORK / "file"), "4321"), ("truncate", str(WORK / "file"), "4322")
+FALLOCATE, HARMLESS = ("fd", "rdwr", "fallocate", str(WORK / "deadly")), ("fd", "rdwr", "fallocate", str(WORK / "other"))
+
+
+def senses(agent: Agent) -> None:
+    assert about(acted(agent, *TRUNCATE), "truncates")[1] == [("truncates", [{"long_arg": "4321"}], "observe")]
+    assert about(acted(agent, *TWIN), "truncates") == ("ok", [])
+    assert acted(agent, *FALLOCATE)[0] == "killed"
+    assert acted(agent, *HARMLESS)[0] == "ok"
+
+
+@pytest.fixture
+def alone(probed: dict[str, str], playground: Playground, tmp_path: Path, need: Callable[[list[str]], None]) -> Iterator[Agent]:
+    """An agent with a life of its own, in which privileges are given up after the start."""
+    need(["attach_cookie"])
+    make_work()
+    agent = Agent(tmp_path, "sensors-life")
+    agent.write_policy(SENTINEL.name, SENTINEL.policy())
+    agent.start(*LIFE)
+    agent.settle()
+    yield agent
+    if agent.process is not None and agent.process.poll() is None:
+        agent.stop()
+
+
+def test_sensors_come_with_reloads_and_go_on_with_the_next_agent(alone: Agent) -> None:
+    assert acted(alone, *TRUNCATE) == ("ok", [])
+    for document in (POLICIES[0], POLICIES[2]):
+        alone.write_policy(document["metadata"]["name"], document)
+    alone.reload()
+    senses(alone)
+    alone.stop(signal.SIGKILL)
+    assert run_act(FALLOCATE, CGROUP_ROOT).result == "killed"
+    alone.start(*LIFE)
+    alone.settle()
+    assert "adopted" in {line.get("status") for line in alone.seen}
+    senses(alone)
+    alone.write_policy("programs", POLICIES[3])
+    alone.reload()
+    senses(alone)
+    told = about(acted(alone, "exec", str(WORK / "tool"), "ok"), "programs")[1]
+    assert told == [("programs", [{"string_arg": f"{WORK}/tool"}], "observe")]
+
+
+def test_an_adoption_without_descriptors_leaves_what_is_in_force(alone: Agent) -> None:
+    alone.write_policy("files", POLICIES[2])
+    alone.reload()
+    alone.stop(signal.SIGKILL)
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    try:
+        with pytest.raises(AssertionError, match=r"too many open files.* 40 may be open here"):
+            alone.start(*LIFE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    assert run_act(FALLOCATE, CGROUP_ROOT).result == "killed"
+    assert run_act(HARMLESS, CGROUP_ROOT).result == "ok"
+    alone.write_policy("truncates", POLICIES[0])
+    alone.start(*LIFE)
+    alone.settle()
+    senses(alone)
 
 
 def test_a_kernel_that_has_no_sensors_refuses_what_kills(probed: dict[str, str], playground: Playground, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ from bpfence.events.process import Clock, read_boot_id
 from bpfence.events.source import Live
 from bpfence.events.values import escape
 from bpfence.host.cgroups import CgroupPaths, find_hierarchy
+from bpfence.host.descriptors import raise_limit
 from bpfence.host.hostnames import Notice
 from bpfence.host.links import Links
 from bpfence.host.service import notify
@@ -190,6 +191,8 @@ class Agent:
         """Put the policies in force, or raise and leave in force what was before. `loaded`: what was read already, with no scope."""
         settings = self.settings
         loaded = self._load(NO_FACTS) if loaded is None else with_facts(loaded, settings.mode, settings.scope, NO_FACTS)
+        if not settings.starts_command:  # which would be given the limit
+            raise_limit()
         try:
             if self._sources is not None:
                 self._sources.ask(self.containers)
@@ -234,7 +237,6 @@ class Agent:
                 chosen = self._chosen(loaded)
                 self._enforce(chosen.loaded, (chosen.compiled, chosen.left))
                 self._choice.in_force(chosen.outcomes)
-            self.life.tables.release()
             if self.settings.drop_privileges:
                 self._drop_privileges()
         except BaseException:
@@ -242,6 +244,8 @@ class Agent:
             engine.close(unload=not engine.adopted)
             self._life = None
             raise
+        # Last: what another version has in force goes only when this start cannot fail any more.
+        self.life.tables.release()
 
     def _keep_cost(self) -> None:
         """Note for `bpfence status` what this start has cost."""
@@ -476,7 +480,7 @@ class Agent:
                 return Made(None, engine.supported_events(), *chosen)
             compiled, left = tables(loaded, events, self.containers, self.kept)
             # Programs that the kernel has to check first, for as long as they take. The tables in force say nothing about their events.
-            engine.attach(compiled.events, results(compiled), compiled.probes)
+            engine.attach(compiled.events, results(compiled), compiled.probes, again=True)
             return Made(None, events, loaded, compiled, left)
 
         self._remake.begin(work, reloads=True)
@@ -568,7 +572,7 @@ class Agent:
 
         for _ in range(ATTACH_TRIES):
             chosen = self._choice.choose(files, narrow, engine.supported_events(), self.containers)
-            if not engine.attach(chosen.compiled.events, results(chosen.compiled), chosen.compiled.probes):
+            if not engine.attach(chosen.compiled.events, results(chosen.compiled), chosen.compiled.probes, again=True):
                 break
             # Some program did not load after all: the policies that cannot do without are refused.
         return chosen

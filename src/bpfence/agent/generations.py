@@ -136,6 +136,7 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     boot_id: str
     generations: list[Generation]
     started: StartCost | None = None
+    unplaced: tuple[str, ...] = ()
 
 
 class Counted(msgspec.Struct):
@@ -190,13 +191,15 @@ class Counts:
 
 
 class Generations:
-    """The last generations, newest last. `path` None: nothing is kept on disk. `started`: what the engine's start cost; None: unknown."""
+    """The last generations, newest last. `path` None: nothing is kept on disk. `started`: what the engine's start cost; None: unknown.
+    `unplaced`: the sensors of the newest that have no place, in words."""
 
     def __init__(self, path: Path | None = None, boot_id: str = "") -> None:
         self._path = path
         self._boot_id = boot_id
         self._known: dict[int, Generation] = {}
         self.started: StartCost | None = None
+        self.unplaced: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Generation]:
         return iter(self._known.values())
@@ -233,7 +236,7 @@ class Generations:
         """Writes the state file anew, in one step."""
         if self._path is None:
             return
-        data = msgspec.json.encode(_State(STATE_VERSION, self._boot_id, list(self._known.values()), self.started))
+        data = msgspec.json.encode(_State(STATE_VERSION, self._boot_id, list(self._known.values()), self.started, self.unplaced))
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(self._path, data, 0o600)
 
@@ -251,7 +254,7 @@ class Generations:
         if state.version != STATE_VERSION or state.boot_id != self._boot_id:
             return "the state file is from another boot or version"
         self._known = {known.number: known for known in state.generations[-KEPT:]}
-        self.started = state.started
+        self.started, self.unplaced = state.started, state.unplaced
         return ""
 
     def remove(self) -> None:

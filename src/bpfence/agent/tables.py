@@ -130,7 +130,8 @@ class Tables:
         for policy in policies.policies:
             missed = (probe.number for probe in policy.probes if probe.number in reasons)
             told += [f"policy {quoted(policy.name)}: {reasons[number]}" for number in missed]
-        self._tell("unplaced", tuple(dict.fromkeys(told)), "rules that see nothing and end nothing, everything else is in force: {}")
+        self._generations.unplaced = tuple(dict.fromkeys(told))
+        self._tell("unplaced", self._generations.unplaced, "rules that see nothing and end nothing, everything else is in force: {}")
 
     def _tell(self, key: str, names: tuple[str, ...], text: str) -> None:
         """Says it where it is about others than before."""

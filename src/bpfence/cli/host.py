@@ -408,7 +408,7 @@ def _described(pin_dir: str, status: Any) -> dict[str, Any]:
     shown = dt.datetime.fromtimestamp(since, dt.UTC).isoformat(timespec="seconds") if since else None
     start = msgspec.to_builtins(generations.started) if status.abi == abi.ABI_VERSION else None
     own = {"agent_running": _is_running(pin_dir, status.agent_pid), "since": shown, "rules": rules, "outputs_dropped": counts.outputs}
-    return own | {"start": start} | instance
+    return own | {"unplaced": list(generations.unplaced), "start": start} | instance
 
 
 def _made(pin_dir: str, names: list[str]) -> float:
@@ -459,6 +459,9 @@ def _show_instance(instance: dict[str, Any]) -> None:
         matched = [(rule["policy"], rule["rule"], rule["mode"], f"{rule['matched']:,}") for rule in instance["rules"]]
         console.print()
         console.print(table("policy", "rule", "mode", "matched", rows=matched, title="Matches of each rule, since the agent began"))
+    if instance["unplaced"]:
+        console.print()
+        console.print(table("", rows=[(printable(text),) for text in instance["unplaced"]], title="Hooks without a place on this kernel"))
     if instance["outputs_dropped"]:
         dropped = [(name, f"{lines:,}") for name, lines in instance["outputs_dropped"].items()]
         console.print()

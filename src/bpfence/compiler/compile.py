@@ -29,7 +29,7 @@ from bpfence import abi
 from bpfence.compiler import core
 from bpfence.compiler import image as images
 from bpfence.compiler.cache import CACHED_EDGES, CACHED_RULES, Cache
-from bpfence.compiler.classes import Classification, Dimension, Test, classify
+from bpfence.compiler.classes import DESCENT, Classification, Dimension, Test, classify
 from bpfence.compiler.decided import Diagrams as Decided
 from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, TooLarge
 from bpfence.compiler.groups import Partition, cost
@@ -38,7 +38,7 @@ from bpfence.compiler.lowering import Last, Lowered, lower_policies, needed_bits
 from bpfence.compiler.plan import Family, Planned, late, plan
 from bpfence.compiler.workloads import Class, classes, numbered
 from bpfence.errors import CompileError, Diagnostic, Location
-from bpfence.fields import EVENTS
+from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.policy import Action, PolicySet, Probe, Rule, When, with_doubts
 
 BASE_BUDGET: Final = 200_000
@@ -238,6 +238,8 @@ def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], 
         [(clause.rule, number[clause.events], clause.condition) for clause in planned.clauses],
         [str(mask) for mask in masks],
         [(column.kind, column.subject, column.joined, column.classes, column.column) for column in columns],
+        sorted(_cautious(lowered)),
+        sorted(_doubtful(columns)),
         [(int(action), rule.errno, bool(rule.confirm)) for action, rule in zip(lowered.actions, lowered.rules, strict=True)],
         reports,
         limits,
@@ -254,13 +256,18 @@ def _groups(
     budget = usual if limits.edges is None else limits.edges
     conditions = lowered.conditions
     severity = [int(action) for action in lowered.actions]
+    cautious = _cautious(lowered)
+    doubtful = _doubtful(dimensions)
     partition = Partition(conditions, dimensions, clauses)
     pending = partition.first(clauses)
     done: list[Group] = []
     while pending:
         clauses = pending.pop(0)
-        make = Decided if core.BUILT else Builder
-        builder = make(conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget, confirmed)
+        # The core does not know of cautious rules, which are few.
+        make = Decided if core.BUILT and cautious.isdisjoint(clause.rule for clause in clauses) else Builder
+        builder = make(
+            conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget, confirmed, cautious, doubtful
+        )
         try:
             done.append(builder.build(clauses))
             continue
@@ -270,6 +277,33 @@ def _groups(
             raise _too_large(lowered, clauses, conditions) from None
         pending[:0] = parts
     return done
+
+
+_READ_NUMBERS: Final = (abi.NUM_NET_FAMILY, abi.NUM_NET_PEER_PORT)
+_READ_TEXTS: Final = (abi.STR_NET_PEER_IP, *(abi.STR_SENSOR_0 + number for number in range(abi.SENSOR_ARGS)))
+
+
+def _cautious(lowered: Lowered) -> frozenset[int]:
+    """Rules that kill at sensors alone: what a sensor could not read kills nobody."""
+
+    def of_sensor(event: str) -> bool:
+        return abi.CONSTANTS[EVENT_BY_NAME[event].id] >= abi.EV_SENSOR
+
+    kills = (number for number, action in enumerate(lowered.actions) if action is Action.KILL)
+    return frozenset(number for number in kills if all(map(of_sensor, lowered.rules[number].events)))
+
+
+def _doubtful(dimensions: Sequence[Dimension]) -> frozenset[int]:
+    """Dimensions over what a sensor may not have been able to read: those with CAUSE_VALUE among what bpf/sensor.bpf.c reads."""
+
+    def read(dimension: Dimension) -> bool:
+        texts = dimension.kind in (abi.DIM_STRING, abi.DIM_TEXTS)
+        slots = {dimension.slot, *((dimension.mask,) if dimension.kind in (abi.DIM_TEXTS, abi.DIM_NUMBERS) else ())}
+        if dimension.kind == abi.DIM_PRESENT and dimension.slot >= abi.ABI_NUM_SLOTS:
+            texts, slots = True, {dimension.slot - abi.ABI_NUM_SLOTS}
+        return dimension.kind not in DESCENT and not slots.isdisjoint(_READ_TEXTS if texts else _READ_NUMBERS)
+
+    return frozenset(number for number, dimension in enumerate(dimensions) if read(dimension))
 
 
 def _too_large(lowered: Lowered, clauses: Sequence[Clause], conditions: Conditions) -> CompileError:
@@ -304,8 +338,9 @@ def _verdicts(lowered: Lowered, groups: Sequence[Group]) -> tuple[list[Verdict],
 
 
 def _verdict(lowered: Lowered, leaf: Leaf) -> Verdict:
-    action = max(lowered.actions[rule] for rule in leaf.rules)
-    first = next(rule for rule in leaf.rules if lowered.actions[rule] == action)
+    actions = {rule: Action.AUDIT if rule in leaf.doubted else lowered.actions[rule] for rule in leaf.rules}
+    action = max(actions.values())
+    first = next(rule for rule in leaf.rules if actions[rule] == action)
     return Verdict(action, lowered.rules[first].errno if action >= Action.DENY else 0, leaf.rules, leaf.uncertain, first)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Final, NamedTuple
 
 from bpfence.compiler.classes import Dimension
+from bpfence.policy import Action
 
 FALSE: Final = 0
 TRUE: Final = 1
@@ -305,10 +306,11 @@ class Node(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """The rules that match, ascending; `uncertain`: may match."""
+    """The rules that match, ascending; `uncertain`: may match. `doubted`: those of them that only tell."""
 
     rules: tuple[int, ...]
     uncertain: bool
+    doubted: tuple[int, ...] = ()
 
 
 class Group(NamedTuple):
@@ -323,7 +325,11 @@ class Group(NamedTuple):
 
 
 class Builder:
-    """Builds one group. `severity[rule]` orders rules for the leaf of classes that cannot occur; `confirmed`: those user space confirms."""
+    """Builds one group. `severity[rule]` orders rules for the leaf of classes that cannot occur; `confirmed`: those user space confirms.
+
+    `cautious`: rules that do what they are for only where they match whatever a dimension of `doubtful` may be; where they may match they
+    tell. In the diagrams a rule that may is one with another number: its own and that of all rules.
+    """
 
     def __init__(
         self,
@@ -334,12 +340,17 @@ class Builder:
         n_events: int,
         budget: int,
         confirmed: Collection[int] = (),
+        cautious: Collection[int] = (),
+        doubtful: Collection[int] = (),
     ) -> None:
         self.conditions = conditions
         self.dimensions = dimensions
         self.subjects = subjects
-        self.severity = severity
+        self.n_rules = len(severity)
+        self.severity = [*severity, *([int(Action.AUDIT)] * (len(severity) if cautious else 0))]
         self.confirmed = confirmed
+        self.cautious = cautious
+        self.doubtful = doubtful if cautious else ()
         self.n_events = n_events
         self.budget = budget
         self.most_work = conditions.work + WORK_PER_EDGE * budget
@@ -424,6 +435,8 @@ class Builder:
         kept = [number for number in state if first[number] != dimension]
         undecided = tuple(number for number in state if first[number] == dimension)
         bases, some, blocks = self.together.get(undecided) or self.take_together(undecided)
+        if dimension in self.doubtful:
+            some = self.doubted(undecided)
         if uncertain and self.may_join(state, dimension, bases, blocks, (*kept, *some)):
             return descend(tuple(sorted({*kept, *some})), True)
         rest = {*kept, *bases.values()}
@@ -435,7 +448,7 @@ class Builder:
                 children += [(number_of_class, child) for number_of_class in classes]
         if not children:
             return default
-        if self.dimensions[dimension].joined:
+        if self.dimensions[dimension].joined or dimension in self.doubtful:
             joined = descend(tuple(sorted({*kept, *some})), True)
         elif subject:
             joined = ~self.row((*kept, *some), True, bound=True)
@@ -452,6 +465,8 @@ class Builder:
         joined: Sequence[int],
     ) -> bool:
         """Whether what is uncertain already need not be told apart by one more dimension."""
+        if self.cautious and any(self.clauses[number].rule in self.cautious for number in state):
+            return False
         if len(state) > MANY_CONFIRMED and all(self.clauses[number].rule in self.confirmed for number in state):
             return True
         return len(state) > MANY and self.dimensions[dimension].column >= 0 and not self.matters(bases, blocks, joined)
@@ -467,6 +482,24 @@ class Builder:
 
         never = gone((number, bases.get(number, -1)) for number in {number for pairs, _ in blocks for number, _ in pairs})
         return never >= most or any(gone(pairs) >= most for pairs, _ in blocks)
+
+    def doubted(self, undecided: tuple[int, ...]) -> list[int]:
+        """What clauses are where a class is doubtful: of a cautious rule one for what all classes agree on, and one that tells."""
+        found = []
+        for number in undecided:
+            rule, events, condition = self.clauses[number]
+            possible = (self.parts.get(number) or self.take_apart(number))[1]
+            if rule not in self.cautious:
+                found.append(possible)
+                continue
+            parts = self.conditions.split(condition)
+            certain = self.conditions.all_of((parts.base, *parts.others))
+            found += [
+                self.clause(Clause(of, events, what))
+                for of, what in ((rule, certain), (rule + self.n_rules, FALSE if certain == parts.some else parts.some))
+                if what != FALSE
+            ]
+        return [number for number in found if number >= 0]
 
     def take_together(self, undecided: tuple[int, ...]) -> tuple[dict[int, int], list[int], list[Block]]:
         """Clauses by their first dimension, which is the same: what each is where nothing is true, what they are for some class, and the
@@ -508,7 +541,8 @@ class Builder:
         return number
 
     def leaf(self, rules: Collection[int], uncertain: bool) -> int:
-        leaf = Leaf(tuple(sorted(rules)), uncertain)
+        doubted = {rule - self.n_rules for rule in rules if rule >= self.n_rules}.difference(rules) if self.doubtful else set[int]()
+        leaf = Leaf(tuple(sorted({rule % self.n_rules for rule in rules} if self.doubtful else rules)), uncertain, tuple(sorted(doubted)))
         number = self.leaf_number.get(leaf)
         if number is None:
             self.spend(1 + len(leaf.rules) // 8)

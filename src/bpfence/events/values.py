@@ -22,7 +22,8 @@ Json = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
 
 _ESCAPED: Final = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 _OCTAL: Final = {"file.mode"}
-SIGNED_FIELDS: Final = {"call.result", "file.dirfd", *(f"sensor.number{n}" for n in range(5))}
+SIGNED_FIELDS: Final = {"call.result", "file.dirfd"}
+"""Of numbers of sensors only the language of a policy knows whether they have a sign."""
 _HEXADECIMAL: Final = {"process.caps"}
 TEXT_OF_NUMBERS: Final = _OCTAL | _HEXADECIMAL
 """Fields whose numbers are shown as text."""

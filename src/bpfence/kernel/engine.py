@@ -34,7 +34,7 @@ from bpfence.fields import EVENT_BY_NAME, EVENTS
 from bpfence.kernel import libbpf, sensors
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
 from bpfence.kernel.hooks import ENDED, KNOWN, MOVES, Kind
-from bpfence.kernel.libbpf import Drain, LoadFailure, Map, Object
+from bpfence.kernel.libbpf import Drain, LoadFailure, Map, NoDescriptorsError, Object
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
@@ -188,6 +188,8 @@ class Engine:
         self._maps: dict[str, Map] = {}
         self._links: dict[str, int] = {}
         self._sensing: dict[str, int] = {}
+        self._described: set[int] = set()
+        self._placeless: dict[int, KernelError] = {}
         self._unplaced: dict[int, str] = {}
         self._failed: dict[str, str] = {}
         self._skipped: dict[str, int] = {}
@@ -199,6 +201,7 @@ class Engine:
         self._attach_asked = False
         self._swapped = False
         self._closed = False
+        self._begun = False
         self._lock = threading.RLock()
         self.flavour = flavour
         self.adopted = False
@@ -234,11 +237,12 @@ class Engine:
             raise
         engine._agent_pid = agent_pid
         try:
-            if not engine._adopt():
-                engine._create()
-            engine._start()
+            with libbpf.telling_descriptors("starting"):
+                if not engine._adopt():
+                    engine._create()
+                engine._start()
         except BaseException:
-            if pins and not engine.adopted:
+            if pins and engine._begun:
                 with contextlib.suppress(KernelError):  # why it did not start is what counts
                     pins.remove_own()
             engine.close()
@@ -263,11 +267,15 @@ class Engine:
         return None
 
     def _adopt(self) -> bool:
-        """Takes over the pins of our own instance, if they are complete and in force."""
+        """Takes over the pins of our own instance, if they are complete and in force. KernelError leaves them as they are."""
         if not self._pins:
             return False
         maps = self._pins.maps(self._map_names)
         if maps is None:
+            if attached := self._pins.attached():
+                # Maps are pinned before links, and go after them: these programs may be in force.
+                message = f"maps of {self._pins.folder / self._pins.instance} are gone, where {len(attached)} programs are attached"
+                raise KernelError(message, missing="complete pins", hint="`bpfence unload` takes them away, and ends what they enforce")
             self._pins.remove_own()
             return False
         self._maps = maps
@@ -287,18 +295,13 @@ class Engine:
 
     def _adopt_sensors(self) -> None:
         """The programs of sensors that an earlier agent has attached: they can be attached to more."""
-        for name in self._links:
-            program, apart, _ = name.partition(sensors.APART)
-            fd = self._programs.pop(name, -1) if apart else -1
-            if fd < 0:
-                continue
-            if program in self._sensing:
-                os.close(fd)
-            else:
-                self._sensing[program] = fd
+        for program in sensors.PROGRAMS.values():
+            if program in self._programs:
+                self._sensing[program] = self._programs.pop(program)
 
     def _create(self) -> None:
         """Makes the maps. What tracks processes is loaded with the first events' programs: what each load costs by itself is much."""
+        self._begun = True
         self._load_programs(())
         self._tracking_due = True
 
@@ -413,49 +416,77 @@ class Engine:
         """Names of the attached programs."""
         return tuple(sorted(self._links))
 
-    def attach(self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = ()) -> dict[str, str]:
+    def attach(
+        self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = (), *, again: bool = False
+    ) -> dict[str, str]:  # fmt: skip
         """Loads and attaches what `events` (full names) need and is not attached yet, for `results` the ends of the system calls that
-        these events are the work of, and of `probes` those whose event is among `events`; detaches nothing.
+        these events are the work of, and of `probes` those whose event is among `events`; detaches nothing that was attached before.
+        `again`: sensors that had no place are tried once more, which can take seconds.
 
         Returns the events of these that cannot be relied on, with the reason: for an enforcing rule that is an error. KeyError: no
-        such event. ValueError: the engine is closed. KernelError: processes cannot be tracked. Sensors without a place: `unplaced`.
+        such event. ValueError: the engine is closed. KernelError: processes cannot be tracked, or descriptors have run out, and what was
+        attached is as before. Sensors without a place: `unplaced`.
         """
         with self._lock:
             if self._closed:
                 raise ValueError("the engine is closed")
-            choices = self.plan.for_events(events, results)
-            wanted = [choice for choice in choices if not self._in_place(choice, choices)]
-            self._load_programs(
-                [choice for choice in wanted if self._tracking_due or choice.row.kind is not Kind.ITERATOR],
-                self._sharing.lacking((choice for choice in choices if choice.program in self._links), events),
-                events,
-            )
-            if self._tracking_due:
-                self._need_tracking()
-            self._put_sensors([probe for probe in probes if probe.way.value in events])
-            self._remember()
-            self._put_calls()
-            self._attach_asked = True
-            self._retire()
-            reasons = self.unsupported_events()
-            return {event: reasons[event] for event in events if event in reasons}
+            before = set(self._links)
+            try:
+                with libbpf.telling_descriptors("attaching programs"):
+                    return self._attach_all(events, results, probes, again=again)
+            except NoDescriptorsError:
+                for program in self._links.keys() - before:  # else nothing is left for the agent's own work
+                    self._detach(program)
+                raise
+
+    def _attach_all(
+        self, events: Collection[str], results: Collection[str], probes: Collection[Probe], *, again: bool
+    ) -> dict[str, str]:  # fmt: skip
+        choices = self.plan.for_events(events, results)
+        wanted = [choice for choice in choices if not self._in_place(choice, choices)]
+        self._load_programs(
+            [choice for choice in wanted if self._tracking_due or choice.row.kind is not Kind.ITERATOR],
+            self._sharing.lacking((choice for choice in choices if choice.program in self._links), events),
+            events,
+        )
+        if self._tracking_due:
+            self._need_tracking()
+        if again:
+            self._placeless.clear()
+        self._put_sensors([probe for probe in probes if probe.way.value in events])
+        self._remember()
+        self._put_calls()
+        self._attach_asked = True
+        reasons = self.unsupported_events()
+        return {event: reasons[event] for event in events if event in reasons}
 
     def _put_sensors(self, probes: Iterable[Probe]) -> None:
         """Attaches the sensors that are not there yet. One that cannot be keeps no other from it."""
         self._unplaced = {}
-        functions = sensors.Functions()
+        hints = sensors.Hints()
         for probe in probes:
-            name, program = sensors.link_name(probe), self._sensing.get(sensors.PROGRAMS[probe.way])
+            program = self._sensing.get(sensors.PROGRAMS[probe.way])
             if program is None:  # its event is not supported, which is told
                 continue
             try:
-                # Of one that an earlier agent has attached, too: that may have had it read in another way.
-                self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe))
-                if name not in self._links:
-                    self._keep_link(name, sensors.attach(probe, program, self._features.machine, functions))
+                if probe.number in self._placeless:
+                    raise self._placeless[probe.number]
+                self._put_sensor(probe, program, hints)
+            except NoDescriptorsError:
+                raise
             except KernelError as error:
+                self._placeless[probe.number] = error
                 if not (probe.optional and isinstance(error, sensors.NoPlaceError)):
                     self._unplaced[probe.number] = f"{error}{f' ({error.hint})' if error.hint else ''}"
+
+    def _put_sensor(self, probe: Probe, program: int, hints: sensors.Hints) -> None:
+        name = sensors.link_name(probe)
+        if probe.number not in self._described:
+            # Of one that an earlier agent has attached, too: that may have had it read in another way.
+            self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe, hints))
+            self._described.add(probe.number)
+        if name not in self._links:
+            self._keep_link(name, sensors.attach(probe, program, self._features.machine, hints))
 
     def unplaced(self) -> dict[int, str]:
         """The sensors (by `Probe.number`) that the last call of `attach` could not attach, with reasons; none that is optional and has no
@@ -473,31 +504,37 @@ class Engine:
 
     def release(self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = ()) -> tuple[str, ...]:
         """Detaches what neither `events` nor `results` nor `probes` nor process tracking need: for after a swap. Returns the detached
-        programs."""
+        programs. What other versions have in force goes here, too: by then nothing can go wrong with this one any more."""
         with self._lock:
             if self._closed:
                 return ()
+            self._retire()
             placed = {sensors.link_name(probe): probe for probe in probes if probe.way.value in events}
             kept = {choice.program for choice in self.plan.for_events(events, results)} | placed.keys()
             gone = [program for program in reversed(self._links) if program not in kept]  # what was attached last sees more than the first
             self._put_calls(kept)
             self._remember(kept)
             for program in gone:
-                if self._pins:
-                    self._pins.remove_link(program)
-                os.close(self._links.pop(program))
-                self._sharing.drop(program)
-                if program in self._programs:
-                    os.close(self._programs.pop(program))
+                self._detach(program)
             if self._sensing:
                 self._release_sensors(kept, {probe.number for probe in placed.values()})
             if ENDED not in kept:
                 self._maps["ended_calls"].delete(_U32.pack(0))
             return tuple(gone)
 
+    def _detach(self, program: str) -> None:
+        if self._pins:
+            self._pins.remove_link(program)
+        os.close(self._links.pop(program))
+        self._sharing.drop(program)
+        if program in self._programs:
+            os.close(self._programs.pop(program))
+
     def _release_sensors(self, kept: Collection[str], numbers: Collection[int]) -> None:
         for program in self._sensing.keys() - set(kept):
             os.close(self._sensing.pop(program))
+        self._described.intersection_update(numbers)
+        self._placeless = {number: error for number, error in self._placeless.items() if number in numbers}
         for key in self._maps["sensors"].all_keys():
             if _U64.unpack(key)[0] not in numbers:
                 self._maps["sensors"].delete(key)
@@ -620,6 +657,8 @@ class Engine:
 
     def _blame(self, failed: LoadFailure, batch: Collection[str], extensions: Collection[str]) -> None:
         """Leaves out what did not load. An engine that cannot be shared is no loss to what is not attached yet: that gets its own."""
+        if failed.number in libbpf.NO_DESCRIPTORS:
+            raise libbpf.failure(failed.number, f"loading {failed.program or 'the BPF object'}")
         if failed.program in extensions:
             self._sharing.refused = f"{failed.program}: {failed.reason}"
         elif failed.program in batch:
@@ -631,6 +670,8 @@ class Engine:
         for choice, fd in late.items():
             try:
                 self._sharing.extend(choice, fd, self._pins)
+            except NoDescriptorsError:
+                raise
             except KernelError as error:
                 self._failed[choice.program] = str(error)
 
@@ -692,6 +733,8 @@ class Engine:
                 self._sharing.drop(choice.program)
                 if self._pins:
                     self._pins.remove_link(choice.program)
+                if isinstance(error, NoDescriptorsError):
+                    raise
                 self._failed[choice.program] = str(error)
                 continue
             if choice.row.kind is Kind.ITERATOR:
@@ -768,7 +811,6 @@ class Engine:
             self._drop_objects(generation)
             self._maps["workloads"].delete_many(b"".join(key for key in self._classes() if _U64.unpack(key)[0] not in (workloads or {})))
             self._swapped = True
-            self._retire()
             return generation
 
     def _put_page(self, generation: int, number: int, data: memoryview) -> int:
@@ -1016,7 +1058,7 @@ def _pinned_skips(folder: Path, instance: str) -> dict[str, int]:
     links = pinned_links(folder, instance)
     programs = _programs(links)
     try:
-        return _skips({name.partition(sensors.APART)[0]: fd for name, fd in programs.items()})
+        return _skips(programs)
     finally:
         for fd in (*links.values(), *programs.values()):
             os.close(fd)
@@ -1029,11 +1071,23 @@ def _skips(programs: Mapping[str, int]) -> dict[str, int]:
 
 
 def _programs(links: Mapping[str, int]) -> dict[str, int]:
-    """Descriptors of the programs of links, by name; nothing where we may not have them (without CAP_SYS_ADMIN)."""
-    found = {}
-    for name, link in links.items():
-        with contextlib.suppress(KernelError):
-            found[name] = libbpf.program_of(link)
+    """Descriptors of the programs of links, by name, one of all sensors that share it; nothing where we may not have them (without
+    CAP_SYS_ADMIN)."""
+    found: dict[str, int] = {}
+    try:
+        for name, link in links.items():
+            program = name.partition(sensors.APART)[0]
+            try:
+                if program not in found:
+                    found[program] = libbpf.program_of(link)
+            except NoDescriptorsError:
+                raise
+            except KernelError:
+                continue
+    except BaseException:
+        for fd in found.values():
+            os.close(fd)
+        raise
     return found
 
 

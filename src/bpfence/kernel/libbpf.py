@@ -14,6 +14,7 @@ import errno
 import mmap
 import os
 import re
+import resource
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class Problem(NamedTuple):
     hint: str = ""
 
 
+NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 ENOTSUPP: Final = 524
 """The kernel's own number, which never should reach user space but does from bpf(2)."""
 
@@ -75,13 +77,35 @@ LOG_LINES: Final = 12
 """How many of libbpf's last lines go into an exception."""
 
 
+class NoDescriptorsError(KernelError):
+    """This process, or the host, has no descriptor left: no property of what was asked for."""
+
+
+def limit_of(number: int) -> str:
+    """What to say of the limit that an errno is about; "" where it is about none of this process."""
+    return f"; {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} may be open here (RLIMIT_NOFILE)" if number == errno.EMFILE else ""
+
+
 def failure(number: int, action: str, log: str = "") -> KernelError:
     """The exception for an errno (positive or negative) met while doing `action`."""
     number = abs(number)
     problem = ERRORS.get(number, Problem(os.strerror(number)))
     name = errno.errorcode.get(number, "ENOTSUPP" if number == ENOTSUPP else str(number))
     tail = "\n".join(f"  {line}" for line in log.strip().splitlines()[-LOG_LINES:])
-    return KernelError(f"{action}: {problem.text} ({name})" + (f"\n{tail}" if tail else ""), missing=problem.missing, hint=problem.hint)
+    kind = NoDescriptorsError if number in NO_DESCRIPTORS else KernelError
+    text = f"{action}: {problem.text} ({name}){limit_of(number)}"
+    return kind(text + (f"\n{tail}" if tail else ""), missing=problem.missing, hint=problem.hint)
+
+
+@contextlib.contextmanager
+def telling_descriptors(action: str) -> Iterator[None]:
+    """Makes a NoDescriptorsError of an OSError for want of descriptors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_DESCRIPTORS:
+            raise
+        raise failure(error.errno, action) from error
 
 
 def check(result: int, action: str, log: str = "") -> int:

@@ -129,6 +129,10 @@ class Pins:
         """Descriptors of the pinned links, by program."""
         return pinned_links(self.folder, self.instance)
 
+    def attached(self) -> tuple[str, ...]:
+        """Programs whose links are pinned; none where the instance is not there."""
+        return link_names(self.folder, self.instance) if self.instance in instances(self.folder) else ()
+
     def engines(self) -> dict[str, int]:
         """Descriptors of the pinned links that put the engine into programs, by program."""
         return _pinned(self.folder, self.instance, _ENGINE)
@@ -315,7 +319,7 @@ _HINTS: Final[Mapping[int, str]] = {
     errno.EACCES: "run as root", errno.EPERM: "run as root",
     errno.EROFS: f"mount it writable: mount -o remount,rw {BPFFS}",
     errno.ENOSPC: "free memory: a BPF file system has no other limit",
-    **{number: libbpf.ERRORS[number].hint for number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)},
+    **{number: libbpf.ERRORS[number].hint for number in (errno.ENOMEM, *libbpf.NO_DESCRIPTORS)},
 }  # fmt: skip
 
 
@@ -325,8 +329,11 @@ def _telling(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0, f"choose a folder under {BPFFS}")
-        raise KernelError(f"{doing} {path}: {error.strerror or error}", missing="access to bpffs", hint=hint) from error
+        number = error.errno or 0
+        hint = _HINTS.get(number, f"choose a folder under {BPFFS}")
+        kind = libbpf.NoDescriptorsError if number in libbpf.NO_DESCRIPTORS else KernelError
+        why = f"{error.strerror or error}{libbpf.limit_of(number)}"
+        raise kind(f"{doing} {path}: {why}", missing="access to bpffs", hint=hint) from error
 
 
 def _not_bpffs(folder: Path) -> KernelError:

@@ -11,7 +11,7 @@ import difflib
 import errno
 import functools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -42,12 +42,8 @@ _INT: Final = 4
 _MAX_INDEX: Final = (1 << abi.SENSOR_LENGTH_SHIFT) - 1
 FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
 """What is a file: the first of a sensor is file.path, the second file.new_path."""
-_TEXTS: Final = frozenset(
-    (
-        abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_MODULE, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_NET_DEVICE,
-        abi.SENSOR_BYTES,
-    )
-)  # fmt: skip
+_TEXTS: Final = frozenset((abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_BYTES))
+"""What may be longer than a text's own place: names of modules and devices never are."""
 _TITLES: Final = {Way.KPROBE: "kprobe on", Way.TRACEPOINT: "tracepoint"}
 
 
@@ -135,19 +131,21 @@ def _of_calls(probe: Probe) -> bool:
     return probe.way is Way.TRACEPOINT and probe.place.startswith("syscalls/")
 
 
-def tracepoint(place: str) -> tuple[int, tuple[FormatField, ...]]:
+def tracepoint(place: str, hints: Hints) -> tuple[int, tuple[FormatField, ...]]:
     """The id of a tracepoint ("subsystem/name") and the fields of its record. KernelError: there is none."""
     subsystem, _, name = place.partition("/")
     if not re.fullmatch(r"\w+", subsystem) or not re.fullmatch(r"\w+", name):
         raise KernelError(f"{quoted(place)} is no name of a tracepoint", missing="tracepoint")
     folder = next((root / subsystem / name for root in _EVENTS if (root / subsystem / name / "id").exists()), None)
     if folder is None:
-        near = sorted({entry.name for root in _EVENTS if (root / subsystem).is_dir() for entry in (root / subsystem).iterdir()})
-        raise _missing(f"this kernel has no tracepoint {place}, or tracefs is not mounted", name, near)
+        folders = [root / subsystem for root in _EVENTS]
+        what = f"this kernel has no tracepoint {place}, or tracefs is not mounted"
+        raise hints.missing(what, name, lambda: sorted({entry.name for one in folders if one.is_dir() for entry in one.iterdir()}))
     try:
-        number = int((folder / "id").read_text(encoding="ascii"))
-        with (folder / "format").open("rb") as file:
-            text = file.read(_MAX_FORMAT).decode("utf-8", "replace")
+        with libbpf.telling_descriptors(f"looking at tracepoint {place}"):
+            number = int((folder / "id").read_text(encoding="ascii"))
+            with (folder / "format").open("rb") as file:
+                text = file.read(_MAX_FORMAT).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         raise KernelError(f"tracepoint {place} cannot be looked at: {error}", missing="tracefs") from error
     return number, tuple(format_fields(text))
@@ -162,36 +160,49 @@ def format_fields(text: str) -> Iterator[FormatField]:
             yield FormatField(found["name"], int(found["at"]), int(found["size"]), found["signed"] == "1", located, array and not located)
 
 
-def descriptor_of(probe: Probe) -> bytes:
+def descriptor_of(probe: Probe, hints: Hints) -> bytes:
     """struct sensor, with what this kernel says of the place. KernelError, NoPlaceError: as of `attach`."""
-    return descriptor(probe, tracepoint(probe.place)[1] if probe.way is Way.TRACEPOINT else ())
+    return descriptor(probe, tracepoint(probe.place, hints)[1] if probe.way is Way.TRACEPOINT else ())
 
 
-def attach(probe: Probe, program_fd: int, machine: str, functions: Functions) -> int:
+def attach(probe: Probe, program_fd: int, machine: str, hints: Hints) -> int:
     """Attaches the program of its way to a sensor: the descriptor of the link. KernelError: it cannot be; NoPlaceError: there is no such
     place.
     """
     if probe.way is Way.TRACEPOINT:
-        found = libbpf.attach_event(program_fd, _TRACEPOINT_TYPE, tracepoint(probe.place)[0], None, 0, probe.number)
+        found = libbpf.attach_event(program_fd, _TRACEPOINT_TYPE, tracepoint(probe.place, hints)[0], None, 0, probe.number)
     else:
         name = function_of(probe, machine)
         found = libbpf.attach_event(program_fd, _device("kprobe"), 0, name.encode(), 0, probe.number)
         if found == -errno.ENOENT:
-            raise _missing(f"this kernel has no function {name}", name, () if probe.optional else functions.names)
+            raise hints.missing(f"this kernel has no function {name}", name, None if probe.optional else lambda: hints.functions)
     return libbpf.check(found, f"attaching a {described(probe)}")
 
 
-class Functions:
-    """The names of the kernel's functions, where it tells them; read once, when they are first asked for."""
+class Hints:
+    """What names that this kernel does not have may be taken for. Comparing takes tenths of a second a name: there are hints for `MOST`."""
+
+    MOST: Final = 8
+
+    def __init__(self) -> None:
+        self._given = 0
 
     @functools.cached_property
-    def names(self) -> tuple[str, ...]:
-        """All of them, with what compilers append to some (".isra.0")."""
+    def functions(self) -> tuple[str, ...]:
+        """The names of all the kernel's functions, where it tells them, with what compilers append to some (".isra.0")."""
         try:
             text = _KALLSYMS.read_bytes()
         except OSError:
             return ()
         return tuple(name.decode("ascii", "replace") for name in re.findall(rb" [tTwW] (\S+)", text))
+
+    def missing(self, what: str, name: str, names: Callable[[], Collection[str]] | None) -> NoPlaceError:
+        """The error of a name that is not there. `names`: those that it may be taken for; None: nobody wants to know."""
+        if names is None or self._given >= self.MOST:
+            return NoPlaceError(what, missing=name)
+        self._given += 1
+        near = _near(name, names())
+        return NoPlaceError(what, missing=name, hint=f"there is {', '.join(near)}" if near else "")
 
 
 def function_of(probe: Probe, machine: str) -> str:
@@ -203,15 +214,15 @@ def function_of(probe: Probe, machine: str) -> str:
 
 def _device(name: str) -> int:
     try:
-        return int((_DEVICES / name / "type").read_text(encoding="ascii"))
+        with libbpf.telling_descriptors(f"looking for {name}s"):
+            return int((_DEVICES / name / "type").read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         hint = "use a kernel built with CONFIG_KPROBE_EVENTS=y"
         raise KernelError(f"this kernel has no {name}s: {error}", missing=f"{name}s", hint=hint) from error
 
 
-def _missing(what: str, name: str, names: Collection[str]) -> NoPlaceError:
-    """`names`: those that it may be taken for. Only such as begin or end alike are compared: of functions there are 200,000."""
+def _near(name: str, names: Collection[str]) -> list[str]:
+    """Only such as begin or end alike are compared: of functions there are 200,000."""
     renamed = [one for one in names if one.startswith(f"{name}.")]
     alike = {one for one in names if abs(len(one) - len(name)) <= _NEAR and (one[:_ENDS] == name[:_ENDS] or one[-_ENDS:] == name[-_ENDS:])}
-    near = (renamed or difflib.get_close_matches(name, sorted(alike), _NEAR, 0.8))[:_NEAR]
-    return NoPlaceError(what, missing=name, hint=f"there is {', '.join(near)}" if near else "")
+    return (renamed or difflib.get_close_matches(name, sorted(alike), _NEAR, 0.8))[:_NEAR]

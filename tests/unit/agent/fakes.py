@@ -94,7 +94,9 @@ class FakeEngine:
     def supported_events(self) -> frozenset[str]:
         return frozenset(EVENT_BY_NAME) - self.unsupported
 
-    def attach(self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = ()) -> dict[str, str]:
+    def attach(
+        self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = (), *, again: bool = False
+    ) -> dict[str, str]:  # fmt: skip
         self.probes = tuple(probes)
         self.calls.append(("attach", frozenset(events)))
         self.attached_in.append(threading.current_thread().name)

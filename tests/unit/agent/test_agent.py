@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bpfence import abi
+from bpfence.agent import agent as agent_module
 from bpfence.agent.agent import CLASSES_SECONDS, Agent, Settings
 from bpfence.agent.generations import Counted, Counts, Generations, state_path
 from bpfence.agent.loading import load, read_policies
@@ -107,6 +108,22 @@ def test_start_goes_in_order_and_tells_when_it_is_done(rig: Rig) -> None:
     assert rig.output.dicts("status")[0]["status"] == "started"
     assert rig.output.dicts("status")[0]["policies"] == ["guard"]
     assert list(known_generations(state_path(str(rig.folder / "pins"), rig.folder / "state"), read_boot_id())) == [1]
+
+
+def test_a_start_that_fails_leaves_what_another_version_has_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That goes with `release`."""
+
+    def refuse(**_: object) -> None:
+        raise OSError("not here")
+
+    rig = Rig(tmp_path, drop_privileges=True)
+    rig.policy()
+    monkeypatch.setattr(agent_module.privileges, "drop", refuse)
+    monkeypatch.setattr(agent_module.privileges, "landlock_works", lambda _: (False, ""))
+    with pytest.raises(KernelError, match="privileges could not be given up"):
+        rig.agent.start()
+    assert rig.engine.names() == ["attach", "seed", "swap"]
+    assert rig.engine.closed is True
 
 
 def test_an_alert_goes_all_the_way(rig: Rig) -> None:

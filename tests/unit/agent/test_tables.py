@@ -123,3 +123,7 @@ def test_sensors_that_could_not_be_attached_are_told_once(tmp_path: Path) -> Non
     found.put_in_force(loaded)
     told = "policy 'p': this kernel has no function tcp_conect (there is tcp_connect)"
     assert said == [f"rules that see nothing and end nothing, everything else is in force: {told}"]
+    assert found._generations.unplaced == (told,)
+    engine.no_place = {}
+    found.put_in_force(loaded)
+    assert found._generations.unplaced == ()

@@ -524,6 +524,14 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shown = " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
     assert "12 programs; of processor time 0.8 s to load them, 0.3 s to compile policies, 1.6 s in all" in shown
     assert "with a decision engine of its own: extensions: no" in shown
+    assert found["unplaced"] == []
+    assert "without a place" not in shown
+    kept.unplaced = ("policy 'p': this kernel has no function tcp_conect (there is tcp_connect)",)
+    kept.save()
+    found = json.loads(call("status", "--json", "--pin-dir", tmp_path / "pins").stdout)["instances"][0]
+    assert found["unplaced"] == list(kept.unplaced)
+    shown = " ".join(call("status", "--pin-dir", tmp_path / "pins").stdout.split())
+    assert f"Hooks without a place on this kernel {kept.unplaced[0]}" in shown
 
 
 def test_status_of_what_another_version_has_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -446,3 +446,36 @@ def test_two_sensors_with_one_number_are_refused(monkeypatch: pytest.MonkeyPatch
     policy = Policy(name="p", rules=(rule,), probes=(Probe(Way.KPROBE, "a"), Probe(Way.KPROBE, "b")))
     with pytest.raises(CompileError, match="sensors on a and b have the same number"):
         compile_policies(PolicySet((policy,)))
+
+
+NUMBER, TEXT = Atom("sensor.number0", Op.RANGE, (5, 5)), Atom("sensor.text1", Op.GLOB, "x*")
+
+
+@pytest.mark.parametrize(
+    ("condition", "number", "unread", "read"),
+    [
+        (NUMBER, 5, Action.KILL, Action.KILL),
+        (Or((NUMBER, TEXT)), 5, Action.KILL, Action.KILL),
+        (Or((NUMBER, TEXT)), 6, Action.AUDIT, Action.KILL),
+        (And((NUMBER, TEXT)), 5, Action.AUDIT, Action.KILL),
+        (And((NUMBER, Not(TEXT))), 5, Action.AUDIT, Action.NONE),
+        (Or((NUMBER, Not(TEXT))), 5, Action.KILL, Action.KILL),
+        (And((NUMBER, TEXT)), 6, Action.OBSERVE, Action.NONE),
+        (And((NUMBER, Atom("file.path", Op.GLOB, "/a/**"))), 5, Action.KILL, Action.KILL),
+    ],
+)
+def test_what_a_sensor_could_not_read_kills_nobody(condition: Condition, number: int, unread: Action, read: Action) -> None:
+    """A path that could not be told does, as elsewhere. Beside it there is a rule that asks for the text and only tells."""
+    rules = (
+        Rule(policy="p", name="kill", events=("sensor.kprobe",), condition=condition, action=Action.KILL),
+        Rule(policy="p", name="see", events=("sensor.kprobe",), condition=Atom("sensor.text1", Op.GLOB, "y*"), action=Action.OBSERVE),
+    )
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=rules),)))
+
+    def found(text: bytes | None, path: bytes | None) -> Action:
+        strings = {abi.STR_SENSOR_1: text, abi.STR_FILE_PATH: path}
+        verdicts = walk(compiled.image, abi.EV_SENSOR_KPROBE, {abi.NUM_SENSOR_0: number}, strings)
+        return max((compiled.verdicts[verdict].action for verdict in verdicts), default=Action.NONE)
+
+    assert found(None, None) == unread
+    assert found(b"x-file", b"/a/b") == read

@@ -168,6 +168,28 @@ def test_a_class_that_cannot_occur_gets_the_most_severe_rule() -> None:
     assert leaf_of(group, 0, (1, 0, 1)) == Leaf((1,), True)
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(TREES, st.integers(1, 3)), min_size=1, max_size=4))
+def test_a_cautious_rule_does_what_it_is_for_only_where_it_matches_in_any_case(rules: list[tuple[Tree, int]]) -> None:
+    """Rules 0 and 2; the others are the twins that are not cautious."""
+    conditions = store()
+    clauses = [Clause(n, mask, number(conditions, tree)) for n, (tree, mask) in enumerate(rules)]
+    group = Builder(conditions, DIMENSIONS, 1, [5] * 4, 2, 10_000, (), (0, 2), (1, 2)).build(clauses)
+    plain = build(conditions, clauses)
+    for event, classes in product((0, 1), product((0, 1, 2, 3), repeat=3)):
+        found = leaf_of(group, event, classes)
+        if 0 not in classes[1:]:
+            assert found == leaf_of(plain, event, classes)
+        choices = list(product(*((c,) if c else (1, 2, 3) for c in classes[1:])))
+        alike = [set(leaf_of(plain, event, (classes[0], *choice)).rules) for choice in choices]
+        assert set().union(*alike) <= set(found.rules)
+        assert set(found.doubted) <= {0, 2} & set(found.rules)
+        acting = {rule for rule in found.rules if rule in (0, 2)} - set(found.doubted)
+        assert acting <= set.intersection(*alike), "what is not certain never acts"
+        if classes[1:].count(0) == 1 and classes[0]:
+            assert acting == {0, 2} & set.intersection(*alike), "and what is certain does"
+
+
 def test_events_with_the_same_rules_share_a_diagram() -> None:
     conditions = store()
     group = build(conditions, [Clause(0, 3, conditions.test(4))])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
@@ -298,6 +299,89 @@ def test_what_was_written_before_the_end_can_be_read_after_it(fake: type[FakeObj
     assert done == ["remove_own", "remove_own", "remove_folder", "close"]
 
 
+class FakePins:
+    """Pins of an instance that an earlier agent has left, or of none; opening them fails as told."""
+
+    folder, instance = Path("/pins"), "own-lsm"
+
+    def __init__(self, maps: dict[str, Any] | None, attached: tuple[str, ...] = (), fails: KernelError | None = None) -> None:
+        self._maps, self._attached, self._fails = maps, attached, fails
+        self.removed = False
+
+    def maps(self, names: object) -> dict[str, Any] | None:
+        return self._maps
+
+    def links(self) -> dict[str, int]:
+        raise self._fails or KernelError("no links")
+
+    def attached(self) -> tuple[str, ...]:
+        return self._attached
+
+    def remove_own(self, *, wait: bool = True) -> None:
+        self.removed = True
+
+    def pin_maps(self, maps: object) -> None:
+        raise self._fails or KernelError("no room")
+
+    def close(self) -> None:
+        pass
+
+
+OUT_OF_DESCRIPTORS = libbpf.failure(errno.EMFILE, "opening")
+
+
+@pytest.mark.parametrize(
+    ("pins", "in_force", "removed"),
+    [
+        (FakePins({}, fails=OUT_OF_DESCRIPTORS), True, False),
+        (FakePins({}, fails=KernelError("no such link")), True, False),
+        (FakePins(None, ("file_open__file",)), False, False),
+        (FakePins(None), False, True),
+        (FakePins({}), False, True),
+    ],
+)
+def test_a_start_that_fails_takes_away_only_what_it_began(
+    fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch, pins: FakePins, in_force: bool, removed: bool
+) -> None:
+    fake.control[abi.CONTROL_OFFSETS["generation"]] = in_force
+    monkeypatch.setattr(Engine, "_map_control", lambda _: None)
+    monkeypatch.setattr(engine_module, "host_pid", lambda: 7)
+    monkeypatch.setattr(engine_module, "instance_name", lambda *_: "own-lsm")
+    monkeypatch.setattr(engine_module.Pins, "open", lambda *_: pins)
+    with pytest.raises(KernelError):
+        Engine.load(FEATURES, object_path=Path(__file__), flavour="lsm")
+    assert pins.removed is removed
+
+
+@pytest.mark.parametrize("where", ["load", "attach", "sensor", "adopted"])
+def test_without_descriptors_what_was_attached_is_as_before(
+    fake: type[FakeObject], placed: list[str], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def out(*_: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files") if where == "adopted" else OUT_OF_DESCRIPTORS
+
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open", "sensor.kprobe"], probes=[sensor("a")])
+    before = engine.attached()
+    asked = ["file.open", "sensor.kprobe", "net.connect"]
+    with monkeypatch.context() as patch:
+        if where == "load":
+            patch.setattr(FakeObject, "load", lambda _: LoadFailure(errno.EMFILE, "socket_connect__network", ""))
+        elif where == "attach":
+            patch.setattr(FakeObject, "attach", out)
+        elif where == "adopted":
+            patch.setattr(engine_module.os, "dup", out)
+        else:
+            patch.setattr(sensors, "attach", out)
+        with pytest.raises(libbpf.NoDescriptorsError, match=r"EMFILE\); \d+ may be open here") as caught:
+            engine.attach(asked, probes=[sensor("a"), sensor("b")])
+    assert "LimitNOFILE" in caught.value.hint
+    assert engine.attached() == before
+    assert engine.attach(asked, probes=[sensor("a"), sensor("b")]) == {}
+    assert engine.unplaced() == {}
+    assert "socket_connect__network" in engine.attached()
+
+
 def test_the_abi_of_an_instance_is_in_its_name() -> None:
     path = OBJECT if OBJECT.exists() else Path(__file__)
     assert [abi_of(instance_name(path, "lsm")), abi_of("aba5640da7ad286b-0123-lsm"), abi_of("abi12-x-y-lsm")] == [abi.ABI_VERSION, 1, 12]
@@ -355,7 +439,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Where sensors have been attached. There is no function that is called missing."""
     places: list[str] = []
 
-    def attach(probe: Sensor, program: int, machine: str, functions: sensors.Functions) -> int:
+    def attach(probe: Sensor, program: int, machine: str, hints: sensors.Hints) -> int:
         if probe.place == "missing":
             raise sensors.NoPlaceError("this kernel has no function missing", missing="missing", hint="there is mising")
         if probe.place == "refused":
@@ -393,15 +477,16 @@ def test_sensors_that_no_rule_needs_any_more_are_detached(fake: type[FakeObject]
     assert sum("sensor_kprobe" in loaded for loaded in fake.loads) == 2
 
 
-def test_sensors_of_an_earlier_agent_go_on(fake: type[FakeObject], placed: list[str]) -> None:
+def test_sensors_of_an_earlier_agent_go_on(fake: type[FakeObject], placed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
     engine.attach(["file.open"])
     old = [sensor("a"), sensor("b")]
-    for name in map(sensors.link_name, old):
-        engine._links[name], engine._programs[name] = (os.open(os.devnull, os.O_RDONLY) for _ in range(2))
+    engine._links |= {name: os.open(os.devnull, os.O_RDONLY) for name in map(sensors.link_name, old)}
+    monkeypatch.setattr(libbpf, "program_of", os.dup)
+    engine._programs |= engine_module._programs({name: engine._links[name] for name in map(sensors.link_name, old)})
     engine._adopt_sensors()
     assert set(engine._sensing) == {"sensor_kprobe"}
-    assert not any(sensors.APART in name for name in engine._programs)
+    assert "sensor_kprobe" not in engine._programs
     engine.attach(["sensor.kprobe"], probes=[*old, sensor("c")])
     assert placed == ["c"]
     assert not any("sensor_kprobe" in loaded for loaded in fake.loads)
@@ -419,6 +504,28 @@ def test_a_sensor_without_a_place_keeps_no_other_from_its_own(fake: type[FakeObj
     }
     engine.attach(["file.open", "sensor.kprobe"], probes=[ignored, sensor("a")])
     assert engine.unplaced() == {}
+
+
+def test_a_sensor_without_a_place_is_tried_again_only_where_that_is_asked_for(
+    fake: type[FakeObject], placed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def attach(probe: Sensor, *_: object) -> int:
+        tried.append(probe.place)
+        raise sensors.NoPlaceError("not here", missing="missing")
+
+    monkeypatch.setattr(sensors, "attach", attach)
+    engine, probes = Engine(FEATURES, "lsm", Path("x.o"), None), [sensor("missing"), sensor("module_function")]
+    for _ in range(3):
+        engine.attach(["sensor.kprobe"], probes=probes)
+        engine.release(["sensor.kprobe"], probes=probes)
+    assert tried == ["missing", "module_function"]
+    assert set(engine.unplaced()) == {probe.number for probe in probes}
+    monkeypatch.setattr(sensors, "attach", lambda *_: os.open(os.devnull, os.O_RDONLY))
+    engine.attach(["sensor.kprobe"], probes=probes, again=True)
+    assert engine.unplaced() == {}
+    assert {sensors.link_name(probe) for probe in probes} <= set(engine.attached())
 
 
 def test_program_that_does_not_attach_is_left_out(fake: type[FakeObject]) -> None:

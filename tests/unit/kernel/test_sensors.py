@@ -11,7 +11,7 @@ import pytest
 from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.kernel import sensors
-from bpfence.kernel.sensors import FormatField, Functions, NoPlaceError, descriptor, format_fields, function_of, link_name, tracepoint
+from bpfence.kernel.sensors import FormatField, Hints, NoPlaceError, descriptor, format_fields, function_of, link_name, tracepoint
 from bpfence.policy import Probe, ProbeArgument, Read, Way
 
 FORMAT = """\
@@ -81,6 +81,16 @@ def test_long_texts_have_the_room_of_files() -> None:
     assert unpacked(kprobe(*texts))[3][:3] == [abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_PATH, 0]
 
 
+def test_names_of_the_kernel_take_no_room_from_texts() -> None:
+    arguments = [
+        ProbeArgument(0, Read.MODULE),
+        ProbeArgument(1, Read.NET_DEVICE),
+        ProbeArgument(2, Read.TEXT),
+        ProbeArgument(3, Read.FILENAME),
+    ]
+    assert unpacked(kprobe(*arguments))[3][:4] == [0, 0, abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_PATH]
+
+
 def test_what_a_system_call_is_given_is_in_the_memory_of_its_caller() -> None:
     text = ProbeArgument(0, Read.TEXT)
     assert unpacked(kprobe(text, call=True))[0] == abi.SENSOR_CALL | abi.SENSOR_USER
@@ -142,26 +152,26 @@ def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_tracepoint(events: Path) -> None:
-    assert tracepoint("sched/sched_process_exec") == (311, FIELDS)
+    assert tracepoint("sched/sched_process_exec", Hints()) == (311, FIELDS)
 
 
 @pytest.mark.parametrize("place", ["sched/sched_proces_exec", "shed/sched_process_exec"])
 def test_a_tracepoint_that_is_not_there(events: Path, place: str) -> None:
     with pytest.raises(NoPlaceError, match=f"no tracepoint {place}") as caught:
-        tracepoint(place)
+        tracepoint(place, Hints())
     assert "sched_process_exec" in caught.value.hint or place.startswith("shed")
 
 
 @pytest.mark.parametrize("place", ["../../etc/passwd", "sched/..", "sched", "a/b/c", "/id"])
 def test_names_that_lead_elsewhere(events: Path, place: str) -> None:
     with pytest.raises(KernelError, match="is no name of a tracepoint"):
-        tracepoint(place)
+        tracepoint(place, Hints())
 
 
 def test_a_tracepoint_that_tells_nothing(events: Path) -> None:
     (events / "sched" / "sched_process_exec" / "id").write_text("many\n")
     with pytest.raises(KernelError, match="cannot be looked at"):
-        tracepoint("sched/sched_process_exec")
+        tracepoint("sched/sched_process_exec", Hints())
 
 
 KALLSYMS = "ffffffff t tcp_connect\nffffffff T tcp_connect.cold\nffffffff D tcp_conect\nffffffff t udp_x.isra.0\n"
@@ -181,7 +191,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_functions_of_the_kernel(places: list[int]) -> None:
-    assert set(Functions().names) == {"tcp_connect", "tcp_connect.cold", "udp_x.isra.0"}
+    assert set(Hints().functions) == {"tcp_connect", "tcp_connect.cold", "udp_x.isra.0"}
 
 
 @pytest.mark.parametrize(
@@ -196,22 +206,33 @@ def test_functions_of_the_kernel(places: list[int]) -> None:
 def test_a_function_that_is_not_there(places: list[int], place: str, optional: bool, hint: str) -> None:
     places.append(-errno.ENOENT)
     with pytest.raises(NoPlaceError, match=f"no function {place}") as caught:
-        sensors.attach(kprobe(place=place, optional=optional), -1, "x86_64", Functions())
+        sensors.attach(kprobe(place=place, optional=optional), -1, "x86_64", Hints())
     assert caught.value.hint == hint
+
+
+def test_hints_are_for_the_first_ones_alone(places: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benign twin: every one of them is told."""
+    places += [-errno.ENOENT] * 40
+    hints, given = Hints(), []
+    for _ in range(40):
+        with pytest.raises(NoPlaceError, match="no function tcp_conect") as caught:
+            sensors.attach(kprobe(place="tcp_conect"), -1, "x86_64", hints)
+        given.append(caught.value.hint)
+    assert given == ["there is tcp_connect"] * Hints.MOST + [""] * (40 - Hints.MOST)
 
 
 def test_a_function_that_cannot_be_probed(places: list[int]) -> None:
     places += [-errno.EINVAL, 7]
-    assert sensors.attach(kprobe(), -1, "x86_64", Functions()) == 7
+    assert sensors.attach(kprobe(), -1, "x86_64", Hints()) == 7
     with pytest.raises(KernelError, match="attaching a kprobe on f") as caught:
-        sensors.attach(kprobe(), -1, "x86_64", Functions())
+        sensors.attach(kprobe(), -1, "x86_64", Hints())
     assert not isinstance(caught.value, NoPlaceError)
 
 
 def test_a_kernel_without_kprobes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sensors, "_DEVICES", tmp_path)
     with pytest.raises(KernelError, match="this kernel has no kprobes") as caught:
-        sensors.attach(kprobe(), -1, "x86_64", Functions())
+        sensors.attach(kprobe(), -1, "x86_64", Hints())
     assert "CONFIG_KPROBE_EVENTS" in caught.value.hint
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bpfence import abi
 from bpfence.dialects.tetragon.confirm import MAX_TOLD, Repeats, details
 from bpfence.dialects.tetragon.confirm import confirm as confirming
@@ -13,6 +15,8 @@ from bpfence.dialects.tetragon.lower.hooks import Reads
 from bpfence.dialects.tetragon.lower.policies import Limit, Sensor, Shown
 from bpfence.events.records import KernelEvent, decode
 from bpfence.events.source import Observation
+from bpfence.events.values import readable
+from bpfence.fields import FIELD_BY_NAME
 from bpfence.policy import Action, PolicySet
 from tests.unit.events.samples import record
 
@@ -201,3 +205,15 @@ def test_what_is_alike_is_told_once_in_a_time() -> None:
     for number in range(MAX_TOLD):
         repeats.again(seen(8 * second), rule, limit, {"args": [number]})
     assert not repeats.again(seen(8 * second), rule, limit, made)  # forgotten: it is told again
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("sint64", str(-1)), ("uint64", str(2**64 - 1)), ("size_t", str(2**64 - 1)), ("int", -1)])
+def test_a_number_is_negative_only_where_its_type_has_a_sign(kind: str, shown: object) -> None:
+    one = Shown(Reads.INTEGER, kind, "", field="sensor.number0")
+    (made,) = told(one, {"NUM_SENSOR_0": 2**64 - 1}).values()
+    assert made == shown
+
+
+def test_the_fields_of_sensors_have_no_sign_of_their_own() -> None:
+    assert readable(FIELD_BY_NAME["sensor.number0"], 2**64 - 1) == 2**64 - 1
+    assert readable(FIELD_BY_NAME["file.dirfd"], 2**64 - 100) == -100

@@ -26,6 +26,7 @@ from bpfence.dialects.tetragon.read.model import (
     Part,
     Selector,
     Spec,
+    Tracepoint,
     TracingPolicy,
     UProbe,
 )
@@ -44,6 +45,7 @@ _RATE: Final = re.compile(r"[0-9]{1,9}[smhSMH]?")
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|[1-9][0-9]*|0)")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _HOST: Final = "host_ns"
+_TRACEPOINT: Final = re.compile(r"[A-Za-z0-9_]+")
 _RESOLVE: Final = re.compile(r"[A-Za-z_]\w*(\[\d+\])*(\.[A-Za-z_]\w*(\[\d+\])*)*")
 MAX_STEPS: Final = 10
 _CAPABILITIES: Final = names.TABLES["capability"].numbers
@@ -170,6 +172,8 @@ class Checks:
                 self._kprobe(hook)
             case UProbe():
                 self._uprobe(hook)
+            case Tracepoint():
+                self._tracepoint(hook)
         if not isinstance(hook, KProbe | UProbe) or not hook.returns:
             for selector in hook.selectors:
                 if selector.match_return_args or selector.match_return_actions:
@@ -203,6 +207,12 @@ class Checks:
             self._add(hook.at("return"), "missing-key", "return: true without returnArg", hint)
         if not hook.returns and hook.return_arg is not None:
             self.report.add(hook.at("returnArg"), "useless", "returnArg without return: true", "add return: true", "warning")
+
+    def _tracepoint(self, hook: Tracepoint) -> None:
+        for key, name in (("subsystem", hook.subsystem), ("event", hook.event)):
+            if not _TRACEPOINT.fullmatch(name):
+                hint = "write letters, digits and '_', as in subsystem: sched and event: sched_process_exec"
+                self._add(hook.at(key), "bad-value", f"{quoted(name)} is no name of a tracepoint's {key}", hint)
 
     def _uprobe(self, hook: UProbe) -> None:
         given = [key for key, found in (("symbols", hook.symbols), ("offsets", hook.offsets), ("addrs", hook.addrs)) if found]
