@@ -137,8 +137,7 @@ class Bench:
         self.sink = folder / "lines.jsonl"
         self.outputs: Outputs = open_outputs((f"jsonl:{self.sink}",), print)
         settings = Settings(policies=(str(policy),), drop_privileges=False)
-        # As cgroup v2 has it, which this host may lack.
-        agents._cgroup_path = lambda of_container: lambda number: "/system.slice/app.service"
+        agents._cgroup_path = lambda of_container: lambda number: "/system.slice/app.service"  # as of cgroup v2, which may be missing
         self.agent = Agent(settings, self.outputs, report=lambda text: None, kernel=FakeKernel(self.engine))
         self.agent.start()
         self.outputs.start()

@@ -76,8 +76,9 @@ def verdict(policies: PolicySet, event: Event) -> Verdict:
 
 def _policy_matches(policy: Policy, event: Event) -> Iterator[tuple[str, Action, int]]:
     allowed = False
+    name = event["event"]
     for rule in policy.rules:
-        if not rule.matches(event):
+        if name not in rule.events or not rule.matches(event):
             continue
         if rule.action == Action.ALLOW:
             allowed = True

@@ -22,6 +22,7 @@ from bpfence.alerts.alert import RuleInfo, rule_info
 from bpfence.compiler.compile import Compiled
 from bpfence.compiler.plan import Family
 from bpfence.events.values import escape, unescape
+from bpfence.policy import Rule
 
 KEPT: Final = 4
 """How many generations' tables are kept. Tables that come in force again, because only followed paths name other files, count once."""
@@ -100,11 +101,19 @@ class Generation(msgspec.Struct, frozen=True):
         return [(self.rules[rule], not certain[rule]) for rule in sorted(certain)]
 
 
-def generation(number: int, compiled: Compiled, since: int = 0) -> Generation:
-    """The tables of a compiled policy set under its generation number, which comes in force now (`since`)."""
+def generation(number: int, compiled: Compiled, since: int = 0, before: tuple[Compiled, Generation] | None = None) -> Generation:
+    """The tables of a compiled policy set under its generation number, which comes in force now (`since`). `before`: another one, of which
+    most rules may be the same.
+    """
+    known = {} if before is None else {id(rule): made for rule, made in zip(before[0].rules, before[1].rules, strict=True)}
+
+    def about(rule: Rule, mode: str) -> RuleInfo:
+        found = known.get(id(rule))
+        return found if found is not None and found.mode == mode else rule_info(rule, mode)
+
     return Generation(
         number,
-        tuple(rule_info(rule, mode) for rule, mode in zip(compiled.rules, compiled.modes, strict=True)),
+        tuple(map(about, compiled.rules, compiled.modes)),
         tuple(LeafMeaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
         tuple(escape(path) for path in compiled.objects),
         since=since,

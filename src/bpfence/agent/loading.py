@@ -94,10 +94,11 @@ def own_programs() -> tuple[str, ...]:
 def locking_out(policies: PolicySet, programs: Iterable[str]) -> list[Diagnostic]:
     """Warnings where root may not execute bpfence: nobody can take such policies away but the agent that put them in force."""
     found = []
-    rules = {(rule.policy, rule.name): rule.location for _, rule in policies.rules()}
     places = {policy.name: policy.location for policy in policies.policies}
+    rules = {(rule.policy, rule.name): rule.location for _, rule in policies.rules() if rule.action >= Action.DENY}
+    asked = PolicySet(tuple(policy for policy in policies.policies if policy.mode != "audit"))
     for path in programs:
-        decided = verdict(policies, effects.executed(path))
+        decided = verdict(asked, effects.executed(path))
         for match in decided.matches if decided.action >= Action.DENY else ():
             if match.action >= Action.DENY:
                 what = f"policy {match.policy!r}, rule {match.rule!r} denies executing {path}, which is bpfence itself"

@@ -12,7 +12,7 @@ from typing import Final
 
 from bpfence.agent import follow
 from bpfence.agent.confirms import Confirms
-from bpfence.agent.generations import Generations, generation
+from bpfence.agent.generations import Generation, Generations, generation
 from bpfence.agent.kept import Kept
 from bpfence.agent.kernel import Engine
 from bpfence.agent.loading import Loaded, compile_smaller
@@ -75,6 +75,7 @@ class Tables:
         """Processor seconds of this thread that went into making tables."""
         self.compiled: Compiled | None = None
         self.lookup = follow.Lookup()
+        self._remembered: tuple[Compiled, Generation] | None = None
         self._watch: follow.Watch | None = None
         self._objects: follow.Objects = {}
         self._told: dict[str, tuple[str, ...]] = {}
@@ -170,7 +171,9 @@ class Tables:
 
     def _remember(self, number: int, compiled: Compiled) -> None:
         try:
-            self._generations.add(generation(number, compiled, int(time.time())))
+            made = generation(number, compiled, int(time.time()), self._remembered)
+            self._remembered = compiled, made
+            self._generations.add(made)
         except (OSError, ValueError) as error:
             self._report(f"the state file cannot be written: {error}; after a kill, waiting alerts would have no rule names")
 

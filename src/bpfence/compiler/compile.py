@@ -265,9 +265,7 @@ def _groups(
         clauses = pending.pop(0)
         # The core does not know of cautious rules, which are few.
         make = Decided if core.BUILT and cautious.isdisjoint(clause.rule for clause in clauses) else Builder
-        builder = make(
-            conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget, confirmed, cautious, doubtful
-        )
+        builder = make(conditions, dimensions, classification.subjects, severity, abi.ABI_MAX_EVENTS, budget, confirmed, cautious, doubtful)
         try:
             done.append(builder.build(clauses))
             continue
@@ -363,19 +361,19 @@ _RINGS: Final = {Action.OBSERVE: abi.TO_TELEMETRY}
 def _features(lowered: Lowered, tests: Iterable[Test], details: bool) -> int:
     """IMAGE_* of the header: what the kernel must look at besides the tables."""
     features = abi.IMAGE_DETAILS if details or any(rule.when != When.DECIDED for rule in lowered.rules) else 0
-    for test in tests:
-        if test.paths:
+    for kind, slot, followed in {(test.kind, test.slot, test.kind == abi.DIM_BITS and isinstance(test.value, frozenset)) for test in tests}:
+        if followed:
             features |= abi.IMAGE_NEEDS_OBJECTS
-        elif test.kind in (abi.DIM_ANCESTORS, abi.DIM_NUMBERS, abi.DIM_TEXTS):
+        elif kind in (abi.DIM_ANCESTORS, abi.DIM_NUMBERS, abi.DIM_TEXTS):
             continue  # of no subject diagram
-        elif test.kind == abi.DIM_LINEAGE:
+        elif kind == abi.DIM_LINEAGE:
             features |= abi.IMAGE_FORK_CHANGES
-        elif test.kind == abi.DIM_STRING or test.slot >= abi.ABI_NUM_SLOTS:
-            slot = test.slot % abi.ABI_NUM_SLOTS
-            features |= {abi.STR_PARENT_EXE: abi.IMAGE_FORK_CHANGES, abi.STR_PROCESS_CGROUP: abi.IMAGE_SUBJECT_CGROUP}.get(slot, 0)
-        elif test.slot in (abi.NUM_PROCESS_UID, abi.NUM_PROCESS_GID):
+        elif kind == abi.DIM_STRING or slot >= abi.ABI_NUM_SLOTS:
+            text = slot % abi.ABI_NUM_SLOTS
+            features |= {abi.STR_PARENT_EXE: abi.IMAGE_FORK_CHANGES, abi.STR_PROCESS_CGROUP: abi.IMAGE_SUBJECT_CGROUP}.get(text, 0)
+        elif slot in (abi.NUM_PROCESS_UID, abi.NUM_PROCESS_GID):
             features |= abi.IMAGE_SUBJECT_IDS
-        elif test.slot == abi.NUM_WORKLOAD:
+        elif slot == abi.NUM_WORKLOAD:
             features |= abi.IMAGE_SUBJECT_CGROUP
     return features
 

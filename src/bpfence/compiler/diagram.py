@@ -81,9 +81,17 @@ class Conditions:
     def bind(self, of_test: Sequence[tuple[int, tuple[int, ...]]]) -> None:
         """Gives every test its dimension and classes. Called once, after all rules are in."""
         self.truth = list(of_test)
-        for number in range(2, len(self.kind)):
-            self.mask[number] = self._mask(self.kind[number], self.parts[number])
-            self.first[number] = _lowest(self.mask[number])
+        masks, first = self.mask, self.first
+        for number, (kind, parts) in enumerate(zip(self.kind, self.parts, strict=True)):
+            if kind == _TEST:
+                first[number] = dimension = of_test[parts[0]][0]
+                masks[number] = 1 << dimension
+            elif kind != _CONSTANT:
+                mask = 0
+                for part in parts:
+                    mask |= masks[part]
+                masks[number] = mask
+                first[number] = _lowest(mask)
 
     def test(self, number: int) -> int:
         return self._intern(_TEST, (number,))

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from bpfence import abi, glob
 from bpfence.compiler import classes
 from bpfence.compiler.automaton import ANY_OF, Pattern
+from bpfence.compiler.cache import CACHED_RULES
 from bpfence.compiler.classes import Test, Unsupported, Use
 from bpfence.compiler.diagram import FALSE, Clause, Conditions
 from bpfence.compiler.image import ANY_NEEDED
@@ -378,6 +379,28 @@ def needed_bits(policies: PolicySet) -> tuple[int, ...]:
     there are they say nothing, and then the kernel need not look further: they are about what is written, say, and most files are
     opened to be read.
     """
+    return NEEDED.of(policies)
+
+
+class _Needed:
+    """`needed_bits`, with what it has found for the conditions of the last policies, where they were many: a reload brings most again."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, bool], tuple[Condition, int]] = {}  # by identity, which holds as long as the condition is kept
+
+    def of(self, policies: PolicySet) -> tuple[int, ...]:
+        known = self._kept
+        made: dict[tuple[int, bool], tuple[Condition, int]] = {}
+        found = _needed_bits(policies, known, made)
+        self._kept = made if len(made) >= CACHED_RULES else {}
+        return found
+
+
+NEEDED: Final = _Needed()
+_Known = dict[tuple[int, bool], tuple[Condition, int]]
+
+
+def _needed_bits(policies: PolicySet, known: _Known, made: _Known) -> tuple[int, ...]:
     found = [0] * abi.NEEDED_EVENTS
     for policy in policies.policies:
         for event, number in _NEEDED_EVENTS.items():
@@ -386,8 +409,13 @@ def needed_bits(policies: PolicySet) -> tuple[int, ...]:
             for rule in policy.rules:
                 if event in rule.events:
                     condition = rule.condition_for(event)
-                    found[number] |= _bits_of(condition, mapped=event in ("file.mmap", "file.mprotect")) & ~abi.NEEDED_PLACELESS
-                    found[number] |= 0 if _asks_for_a_place(condition) else abi.NEEDED_PLACELESS
+                    key = id(condition), event in ("file.mmap", "file.mprotect")
+                    entry = made.get(key) or known.get(key)
+                    if entry is None:
+                        bits = _bits_of(condition, mapped=key[1]) & ~abi.NEEDED_PLACELESS
+                        entry = condition, bits | (0 if _asks_for_a_place(condition) else abi.NEEDED_PLACELESS)
+                    made[key] = entry
+                    found[number] |= entry[1]
     return tuple(found)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from typing import Final
 
 GROWTH: Final = 1.5
-"""When so many times as many objects stay as after the last walk over all of them, all are walked again: some may be in dead cycles."""
+"""When so many times as many blocks of memory are in use as after the last walk over all objects, all are walked again: some may be in dead
+cycles."""
 _walked = 0
 
 
@@ -19,13 +21,13 @@ def settle() -> None:
     Mostly only what is new is walked, because nothing else goes on meanwhile.
     """
     global _walked  # noqa: PLW0603
-    everything = gc.get_freeze_count() >= GROWTH * _walked
+    everything = sys.getallocatedblocks() >= GROWTH * _walked  # to count what is frozen would be a walk, too
     if everything:
         gc.unfreeze()
     gc.collect()
     gc.freeze()
     if everything:
-        _walked = gc.get_freeze_count()
+        _walked = sys.getallocatedblocks()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(0))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bpfence.agent.generations import KEPT, Generation, Generations, LeafMeaning, generation, state_path, write_whole
 from bpfence.alerts.alert import RuleInfo
-from bpfence.compiler.compile import compile_policies
+from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.policy import Action, Atom, Op, Policy, PolicySet, Rule
 
 RULES = tuple(RuleInfo("p", name, "enforce", Action.DENY, Action.DENY) for name in ("a", "b", "c"))
@@ -44,6 +44,21 @@ def test_a_compiled_policy_set_gives_its_names() -> None:
     [(info, uncertain)] = made.matched((number,)) or []
     assert (made.number, info.policy, info.rule, info.mode, info.action, info.declared) == (7, "p", "r", "audit", Action.AUDIT, Action.DENY)
     assert not uncertain
+
+
+def test_rules_that_are_the_same_are_told_the_same_under_the_next_number() -> None:
+    def rules(mode: str, *names: str) -> Compiled:
+        made = tuple(known[name] for name in names)
+        return compile_policies(PolicySet((Policy(name="p", mode=mode, rules=made),)))
+
+    path = Atom("file.path", Op.EQUALS, "/x")
+    known = {name: Rule(policy="p", name=name, events=("file.open",), condition=path, action=Action.DENY) for name in "abc"}
+    first = rules("enforce", "a", "b")
+    before = generation(1, first)
+    for following in (rules("enforce", "b", "c"), rules("audit", "a", "b")):
+        made = generation(2, following, before=(first, before))
+        assert made == generation(2, following)
+    assert generation(2, rules("enforce", "b", "c"), before=(first, before)).rules[0] is before.rules[1]
 
 
 def numbered(number: int) -> Generation:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bpfence import abi
+from bpfence.compiler.cache import CACHED_RULES
 from bpfence.compiler.diagram import TRUE
 from bpfence.compiler.image import ANY_NEEDED
-from bpfence.compiler.lowering import default_rules, lower_policies, needed_bits
+from bpfence.compiler.lowering import _Needed, default_rules, lower_policies, needed_bits
 from bpfence.errors import Location
 from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule
 
@@ -172,3 +173,16 @@ def test_what_only_a_file_in_the_tree_can_be_called(op: Op, text: str, place: bo
 def test_a_default_looks_at_every_event() -> None:
     default = dict.fromkeys(("file.open", "file.permission", "file.mmap", "file.mprotect"), Action.DENY)
     assert needed_bits(PolicySet((Policy(name="p", default=default),))) == ANY_NEEDED
+
+
+def test_what_is_needed_by_many_rules_is_what_each_says_now() -> None:
+    before = [rule(f"r{n}", Atom("file.access", Op.ANYBITS, abi.ACCESS_WRITE)) for n in range(CACHED_RULES)]
+    reading = And((Atom("file.access", Op.ANYBITS, abi.ACCESS_READ), Atom("file.path", Op.GLOB, "/srv/*")))
+    after = [*before[:500], rule("r500", reading), *before[501:]]
+    one = _Needed()
+    found = []
+    for rules in (before, after, before, before[:1], after):
+        policies = PolicySet((Policy(name="p", rules=tuple(rules)),))
+        assert one.of(policies) == _Needed().of(policies)
+        found.append(one.of(policies))
+    assert found[0] == found[2] == found[3] != found[1] == found[4]
