@@ -193,7 +193,7 @@ class Pipeline:
                 continue
             if found:
                 views[name] = view
-                rules = [*rules, *((rule, False) for rule in found)]
+                rules = [*rules, *[(rule, False) for rule in found]]
             elif view.refused:
                 refusers.append(confirm)
         if refusers and not rules and len(candidates) == 1:
@@ -208,17 +208,14 @@ class Pipeline:
         now = self._now()
         told = []
         for pair in item.rules:
-            self._counts.add(pair[0].key)
-            if self._may_be_told(pair[0], now):
+            rule = pair[0]
+            key = rule.key
+            self._counts.add(key)
+            # Events are limited where their rule says so, alerts always.
+            if (rule.action is _OBSERVE and not rule.rate) or self.limiter.allow(key, rule.rate, rule.burst, now):
                 told.append(pair)
         item.rules = told
         return item
-
-    def _may_be_told(self, rule: RuleInfo, now: float) -> bool:
-        """Events are limited where their rule says so, alerts always."""
-        if rule.action is _OBSERVE and not rule.rate:
-            return True
-        return self.limiter.allow(rule.key, rule.rate, rule.burst, now)
 
     def _enrich(self, item: Found) -> Found | None:
         said: dict[tuple[str, str], Said] = {}

@@ -190,6 +190,7 @@ class ProcessCache:
         self._size = size
         self._images: OrderedDict[int, ExecImage] = OrderedDict()
         self._subjects: OrderedDict[bytes, Subject] = OrderedDict()
+        self._asked: tuple[KernelEvent, Subject] | tuple[None, None] = None, None
         self._acts: OrderedDict[bytes, dict[object, Any]] = OrderedDict()
         self.refused: dict[bytes, Any] = {}
 
@@ -249,6 +250,7 @@ class ProcessCache:
     def forget_subjects(self) -> None:
         """How processes are shown has changed, or what rules find out of them."""
         self._subjects.clear()
+        self._asked = None, None
         self._acts.clear()
         self.refused.clear()
 
@@ -272,10 +274,13 @@ class ProcessCache:
 
     def subject(self, record: KernelEvent, cgroup_path: Callable[[int], str | None]) -> Subject:
         """The acting process. Where its program is known, it is kept for records that say the same of it."""
+        if record is self._asked[0]:  # more than one asks for that of a record
+            return self._asked[1]
         key = record.subject(records.SUBJECT)
         subject = self._subjects.get(key)
         if subject is not None:
             self._subjects.move_to_end(key)
+            self._asked = record, subject
             return subject
         subject = Subject(*self.describe(record, cgroup_path(record.cgroup)))
         if not record.exec_id or record.exec_id in self._images:

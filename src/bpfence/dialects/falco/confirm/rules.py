@@ -865,14 +865,16 @@ class _Renderer:
         fields: list[bytes] = []
         for field in half.others:
             part, value = field.part, field.take(event)
+            if isinstance(value, str) and not part.width and part.text not in _AS_NUMBER:
+                quoted, inner = _quoted(value)
+                texts.append(inner)
+                fields.append(quoted)  # what it is in the one it is in the other
+                continue
             text = self._text(part, value)
             if text is None:
                 return None
-            quoted = _ENCODER.encode(text)
-            texts.append(quoted[1:-1])
-            # What a text is in the one is in the other.
-            alike = isinstance(value, str) and not part.width and part.text not in _AS_NUMBER
-            fields.append(quoted if alike else _ENCODER.encode(value_as_json(part, value, event)))
+            texts.append(_in_quotes(text))
+            fields.append(_ENCODER.encode(value_as_json(part, value, event)))
         return (
             b"".join([piece if isinstance(piece, bytes) else texts[piece] for piece in half.text_json]),
             b"".join([piece if isinstance(piece, bytes) else fields[piece] for piece in half.fields_json]),
@@ -938,6 +940,13 @@ def _joined_bytes(parts: Iterable[bytes | int]) -> list[bytes | int]:
         else:
             joined.append(part)
     return joined
+
+
+@lru_cache(maxsize=256)
+def _quoted(value: str) -> tuple[bytes, bytes]:
+    """A text as JSON, and the same without its quotes."""
+    quoted = _ENCODER.encode(value_as_text(value))
+    return quoted, quoted[1:-1]
 
 
 def _in_quotes(text: str) -> bytes:
