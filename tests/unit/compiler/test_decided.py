@@ -29,8 +29,16 @@ def dimension(n: int, *, subject: bool, joined: bool, column: int = -1) -> Dimen
 SMALL = [dimension(0, subject=True, joined=True), dimension(1, subject=False, joined=False), dimension(2, subject=False, joined=True)]
 
 
-def built(conditions: Conditions, dimensions: Sequence[Dimension], subjects: int, severity: Sequence[int], clauses: Sequence[Clause],
-          budget: int, confirmed: Sequence[int] = (), events: int = EVENTS) -> Group | None:  # fmt: skip
+def built(
+    conditions: Conditions,
+    dimensions: Sequence[Dimension],
+    subjects: int,
+    severity: Sequence[int],
+    clauses: Sequence[Clause],
+    budget: int,
+    confirmed: Sequence[int] = (),
+    events: int = EVENTS,
+) -> Group | None:
     """What both make of it; None: it is too large."""
     made: list[Group | None] = []
     for make in (Builder, Diagrams):
