@@ -48,6 +48,7 @@ CODES: Final[Mapping[str, str]] = {
     "other-acts": "system calls whose acts are reported by whatever call they are done (warning)",
     "other-node": "a host policy for another node (warning)",
     "selects-all": "an empty selector: all that there is (warning)",
+    "too-large": "policies that make too many exceptions of each other",
     "unknown-key": "a key that the schema of the CRD does not have",
     "wrong-kind": "a document that is no policy of KubeArmor",
     "wrong-type": "a text where a number is needed, a list where a map is needed, and the like",

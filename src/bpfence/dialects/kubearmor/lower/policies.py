@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -20,17 +21,16 @@ from bpfence.conditions import expand
 from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor.lower import entries, scopes
+from bpfence.dialects.kubearmor.lower.order import LOOKED_UP, Order, TooManyError
 from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy
 from bpfence.dialects.kubearmor.options import ACTIONS, ANNOTATION, NAME, POSTURE, KubeArmorOptions
 from bpfence.errors import Diagnostic, Location
-from bpfence.policy import CONTAINER_FIELD, FALSE, TRUE, Action, Atom, Condition, Label, Op, Policy, Rule, Selector, atoms
+from bpfence.policy import CONTAINER_FIELD, FALSE, Action, Atom, Condition, Label, Op, Policy, Rule, Selector, atoms
 
 SEVERITIES: Final = ("info", "low", "low", "low", "medium", "medium", "medium", "high", "high", "critical", "critical")
 """By KubeArmor's number, from 0 (none) to 10."""
 ACTION: Final = {"Audit": Action.AUDIT, "Block": Action.DENY, "Allow": Action.DENY}
 """Of an entry that allows: what it refuses, whatever the posture."""
-_LOOKED_UP: Final = ("process", "file", "network", "capabilities")
-"""Sections of which one entry decides; of the others a Block does."""
 _RESOURCES: Final = {"process": "file", "ingress": "network", "egress": "network"}
 """By section, what the posture is of that it has, where that is another."""
 POSTURES: Final = {"audit": Action.AUDIT, "block": Action.DENY}
@@ -66,23 +66,26 @@ def warnings(policies: Iterable[KubeArmorPolicy]) -> Iterator[Diagnostic]:
                 yield Diagnostic(entry.location, what, "name them as well", "warning", "other-acts")
 
 
-def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> tuple[Policy, ...]:
-    """The policies of the IR."""
-    order = _Order(policies)
-    made = [policy for one in policies if (policy := _policy(one, order, options)).rules]
+def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> tuple[tuple[Policy, ...], tuple[Diagnostic, ...]]:
+    """The policies of the IR; none, and why, where they have more to do with each other than can be said."""
+    order = Order(policies)
+    try:
+        made = [policy for one in policies if (policy := _policy(one, order, options)).rules]
+    except TooManyError as error:
+        return (), (error.diagnostic,)
     posture = _posture(policies, options)
-    return (*made, *((posture,) if posture.rules else ()))
+    return (*made, *((posture,) if posture.rules else ())), ()
 
 
 def alone(policies: Sequence[KubeArmorPolicy], mode: str) -> Iterator[tuple[KubeArmorPolicy, Entry, Policy | None]]:
     """Each entry that blocks or reports as a policy of its own, under a name that a native policy can have; None where it is none: an
     entry of an allow list means something beside all others only, and some system calls have no event."""
-    order = _Order(policies)
+    order = Order(policies)
     for policy in policies:
         yield from ((policy, entry, made) for entry, made in _each_alone(policy, order, mode))
 
 
-def _each_alone(policy: KubeArmorPolicy, order: _Order, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
+def _each_alone(policy: KubeArmorPolicy, order: Order, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
     scope = scopes.scope(policy)
     for entry in policy.entries:
         rule = _rule(policy, entry, scope, order) if entry.action != "Allow" else None
@@ -106,35 +109,7 @@ def _each_alone(policy: KubeArmorPolicy, order: _Order, mode: str) -> Iterator[t
         yield entry, Policy(name=name, mode=mode, severity=severity, tags=entry.tags, scope=scope, rules=rules, location=entry.location)
 
 
-class _Order:
-    """What of all policies lets something through, for each entry that of it that is looked up before it."""
-
-    def __init__(self, policies: Iterable[KubeArmorPolicy]) -> None:
-        self._letting: dict[scopes.Reach, dict[str, list[entries.Earlier]]] = {}
-        self._near: dict[scopes.Reach, list[scopes.Reach]] = {}
-        for policy in policies:
-            scope, reach = scopes.scope(policy), scopes.reach(policy)
-            for entry in policy.entries:
-                if entry.section in _LOOKED_UP and entries.lets(entry):
-                    found = self._letting.setdefault(reach, {}).setdefault(entry.section, [])
-                    found += (entries.Earlier(way, entry, scope) for way in entries.ways(entry) if way.level != entries.HOLDS)
-
-    def earlier(self, policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> list[entries.Earlier]:
-        """What lets acts through that the entry would refuse, of policies that may be about the same workload."""
-        if entry.action == "Audit":
-            return []
-        own, reach = entries.ways(entry), scopes.reach(policy)
-        if reach not in self._near:
-            self._near[reach] = [other for other in self._letting if not reach.apart(other)]
-        return [
-            one._replace(scope=TRUE) if one.scope == scope else one
-            for near in self._near[reach]
-            for one in self._letting[near].get(entry.section, ())
-            if any(one.way.before(way) for way in own)
-        ]
-
-
-def _policy(policy: KubeArmorPolicy, order: _Order, options: KubeArmorOptions) -> Policy:
+def _policy(policy: KubeArmorPolicy, order: Order, options: KubeArmorOptions) -> Policy:
     scope = scopes.scope(policy)
     rules = tuple(rule for entry in policy.entries if _refuses(entry) and (rule := _rule(policy, entry, scope, order)) is not None)
     return Policy(name=policy.key, scope=scope, doubt=_doubt(scope, options), rules=rules, location=policy.location)
@@ -148,11 +123,11 @@ def _doubt(scope: Condition, options: KubeArmorOptions) -> Condition:
 
 def _refuses(entry: Entry) -> bool:
     """Whether an entry makes a rule of its own: one that allows all that it names does not."""
-    return entry.action != "Allow" or (entry.section in _LOOKED_UP and entries.bound(entry))
+    return entry.action != "Allow" or (entry.section in LOOKED_UP and entries.bound(entry))
 
 
-def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition, order: _Order) -> Rule | None:
-    decided = entries.decided(entry, scope, order.earlier(policy, entry, scope))
+def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition, order: Order) -> Rule | None:
+    decided = entries.decided(entry, scope, order.excuses(policy, entry, scope))
     each = {event: condition for event, condition in decided.items() if condition != FALSE}
     if not each:
         return None
@@ -230,7 +205,8 @@ def _posture_rules(
 
 def _posture_rule(name: str, section: str, listed: list[tuple[Condition, Entry]], action: str, also: Condition) -> Rule:
     scope = conj((disj(_scopes(listed)), also))
-    each = {event: conj((scope, entries.uncovered(section, event, listed))) for event in entries.RESOURCE_EVENTS[section]}
+    covers = cache(lambda field: entries.any_covers(listed, field))
+    each = {event: conj((scope, entries.uncovered(section, event, covers))) for event in entries.RESOURCE_EVENTS[section]}
     condition, conditions = expand.shared(each)
     return Rule(
         policy=POSTURE,

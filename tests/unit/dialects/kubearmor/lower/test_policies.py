@@ -127,8 +127,10 @@ DIRECTORIES = ("/", "/a/", "/a/b/", "/run/a/", "/var/run/", "/var/run/a/", "/var
 FILES = ("/a", "/a/f", "/a/b", "/a/b/f", "/f", "/run/a", "/run/a/f")
 LINKED = ("/var/run/a", "/var/run/a/f")
 """Other names of files: /var/run is a link."""
+NAMES = ("f", "b")
+"""Of programs, wherever they lie."""
 ENTRY = st.fixed_dictionaries(
-    {"where": st.sampled_from(FILES + LINKED + DIRECTORIES), "action": st.sampled_from(("Allow", "Block"))},
+    {"where": st.sampled_from(FILES + LINKED + DIRECTORIES + NAMES), "action": st.sampled_from(("Allow", "Block"))},
     optional={
         "source": st.sampled_from(SOURCES),
         "recursive": st.booleans(),
@@ -145,7 +147,8 @@ def as_policies(entries: Sequence[Mapping[str, Any]], section: str) -> list[str]
     for index, one in enumerate(entries):
         directory = one["where"].endswith("/")
         flags = {"ownerOnly"} | ({"readOnly"} if section == "file" else set()) | ({"recursive"} if directory else set())
-        item = {"dir" if directory else "path": one["where"], "action": one["action"]}
+        named = section == "process" and one["where"] in NAMES
+        item = {"dir" if directory else "execname" if named else "path": place(one, section), "action": one["action"]}
         item |= {key: one[key] for key in sorted(flags) if key in one}
         item |= {"fromSource": [{"path": one["source"]}]} if "source" in one else {}
         app = one.get("app", "web")
@@ -155,6 +158,11 @@ def as_policies(entries: Sequence[Mapping[str, Any]], section: str) -> list[str]
     return made
 
 
+def place(one: Mapping[str, Any], section: str) -> str:
+    """What an entry names: files have no entries for names alone."""
+    return f"/{one['where']}" if section == "file" and one["where"] in NAMES else str(one["where"])
+
+
 def looked_up(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: str, section: str) -> list[Mapping[str, Any]]:
     """The entries that KubeArmor finds for a file, those that block before those that allow: by tables of texts, with the source and
     without, first of the file and then of the directories on the way to it. Whatever name an entry gives, it is that of the file."""
@@ -162,14 +170,14 @@ def looked_up(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: st
         table: dict[str, list[Mapping[str, Any]]] = {}
         for one in entries:
             if one.get("source") == source and one.get("app", "web") in (app, ""):
-                table.setdefault(one["where"].replace("/var/run/", "/run/"), []).append(one)
+                table.setdefault(place(one, section).replace("/var/run/", "/run/"), []).append(one)
         itself = table.get(path, []) + (table.get(path + "/", []) if section == "file" else [])
         above = [path[: at + 1] for at in range(len(path)) if path[at] == "/"]
         flat = [found for found in table.get(above[-1], []) if not found.get("recursive")]
         deep = [[found for found in table.get(name, []) if found.get("recursive")] for name in reversed(above)]
         # Where KubeArmor's two enforcers differ: a Block of a directory alone is not passed over.
         deep[0] += [found for found in flat if found["action"] == "Block"]
-        for first in (itself, *deep, flat):
+        for first in (itself, table.get(path.rpartition("/")[2], []), *deep, flat):
             if first:
                 return sorted(first, key=lambda found: str(found["action"]) != "Block")
     return []
