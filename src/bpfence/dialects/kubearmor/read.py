@@ -352,6 +352,9 @@ class _Reader(_Shapes):
             self.report.add(node, "empty", "the selector is empty", "write labels of pods, or nodeSelector for the host")
         elif not tests and self.report.errors == errors:
             self.selects_all(entries["selector"][0])
+        elif (why := contradiction(tests)) and self.report.errors == errors:
+            what = f"the selector selects nothing: {why}"
+            self.report.add(entries["selector"][0], "never-matches", what, "matchLabels and matchExpressions are all required", "warning")
         return tuple(tests), ()
 
     def selects_all(self, node: YamlNode) -> None:
@@ -741,6 +744,37 @@ class _Reader(_Shapes):
             else:
                 hint = suggest(text, calls.all_names(), "syscalls(2) lists them")
                 self.report.add(item, "bad-value", f"{quoted(text)} is not a system call", hint)
+
+
+def contradiction(tests: Sequence[Test]) -> str:
+    """Why no workload passes all tests; "" where some may."""
+    allowed: dict[str, set[str]] = {}
+    refused = {pair for test in tests if not test.among for pair in _pairs(test) if pair[0] != CONTAINER_NAME}
+    mixed: list[set[tuple[str, str]]] = []
+    for test in tests:
+        pairs = _pairs(test) if test.among else set()
+        keys = {key for key, _ in pairs}
+        if len(keys) > 1:
+            mixed.append(pairs)
+        for key in keys if len(keys) == 1 else ():
+            values = {value for _, value in pairs}
+            allowed[key] = allowed.get(key, values) & values
+    for key, values in allowed.items():
+        what = f"the label {key}" if key else "the namespace"
+        if not values:
+            return f"{what} would have to have two values"
+        if all((key, value) in refused for value in values):
+            return f"{what} must not have the values that it must have"
+    impossible = (all(pair in refused or pair[1] not in allowed.get(pair[0], {pair[1]}) for pair in pairs) for pairs in mixed)
+    return "none of the labels can hold of which one must" if any(impossible) else ""
+
+
+def _pairs(test: Test) -> set[tuple[str, str]]:
+    """The labels and values that a test lists, namespaces as those of "". Names of containers are lists, which are not looked into."""
+    if test.key == "namespace":
+        return {("", value) for value in test.values}
+    pairs = (value.partition("=") for value in test.values)
+    return {(key, value if key != CONTAINER_NAME else "") for key, _, value in pairs}
 
 
 def _instead(path: str, otherwise: str) -> str:
