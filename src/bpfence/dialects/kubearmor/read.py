@@ -40,6 +40,7 @@ CODES: Final[Mapping[str, str]] = {
     "duplicate-policy": "two policies of one kind, namespace and name",
     "empty": "a list or text that must not be empty; a list that lists nothing (warning)",
     "inactive": "a policy whose status is Inactive: it is left out (warning)",
+    "merge-order": "a key before the `<<` that has it, too: kubectl takes the merged value (warning)",
     "missing-key": "a key that is required",
     "never-matches": "an entry that no act matches (warning)",
     "no-rules": "a file without a policy, or a policy without an entry (warning)",
@@ -139,9 +140,12 @@ def load_sources(files: Iterable[SourceFile]) -> tuple[tuple[KubeArmorPolicy, ..
     for source in files:
         start, found = len(report.diagnostics), 0
         try:
-            for root in lists.objects(yaml_nodes.decode(source.data, source.file), source.file):
+            merging: list[Diagnostic] = []
+            for root in lists.objects(yaml_nodes.decode(source.data, source.file), source.file, merging):
                 found += 1
                 errors = report.errors
+                report.take(merging)
+                merging.clear()
                 policy = _Reader(report, seen).policy(root)
                 if policy is not None and report.errors == errors:
                     policies.append(policy)

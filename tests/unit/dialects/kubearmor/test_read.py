@@ -143,6 +143,18 @@ def test_namespaces_that_contradict_each_other() -> None:
         assert [one.code for one in found] == codes
 
 
+def test_merge_keys_that_kubectl_reads_otherwise_are_told() -> None:
+    text = document(BLOCK)
+    for more, found, count in (
+        ("  <<: {severity: 5}\n  <<: {message: m}\n", ["duplicate-key"], 0),
+        ("  severity: 3\n  <<: {severity: 5}\n", ["merge-order"], 1),
+        ("  <<: {severity: 5}\n  severity: 3\n", [], 1),
+    ):
+        policies, told = read(text + more)
+        assert ([one.code for one in told], len(policies)) == (found, count)
+        assert all(policy.entries[0].severity == 3 for policy in policies)
+
+
 def test_a_policy_that_is_inactive_is_not_there() -> None:
     policies, [told] = read(document({**BLOCK, "status": "Inactive"}))
     assert (policies, told.severity, told.code) == ((), "warning", "inactive")
