@@ -50,6 +50,7 @@ CODES: Final[Mapping[str, str]] = {
     "other-node": "a host policy for another node (warning)",
     "selects-all": "an empty selector: all that there is (warning)",
     "too-large": "policies that make too many exceptions of each other",
+    "too-many": "more findings in one file than are told",
     "unknown-key": "a key that the schema of the CRD does not have",
     "wrong-kind": "a document that is no policy of KubeArmor",
     "wrong-type": "a text where a number is needed, a list where a map is needed, and the like",
@@ -154,6 +155,7 @@ def load_sources(files: Iterable[SourceFile]) -> tuple[tuple[KubeArmorPolicy, ..
         except DocumentError as error:
             report.take([error.diagnostic])
         report.sort(start)
+        report.cut(start, source.file)
     return tuple(policies), report.diagnostics
 
 

@@ -478,3 +478,9 @@ def test_lists_of_policies_and_merge_keys() -> None:
 def test_a_severity_is_what_kubernetes_makes_of_it(written: str, severity: int) -> None:
     [policy], diagnostics = read(document(BLOCK).replace("  file:", f"  severity: {written}\n  file:"))
     assert (policy.entries[0].severity, diagnostics) == (severity, [])
+
+
+def test_of_one_file_so_many_findings_are_told() -> None:
+    text = document({"file": {"matchPaths": [{"path": f"a{n}"} for n in range(1000)]}})
+    policies, found = read(text, document(BLOCK, name="q"))
+    assert ([policy.name for policy in policies], len(found), found[-1].code, found[-1].severity) == (["q"], 201, "too-many", "error")
