@@ -158,13 +158,7 @@ def _template(text: str) -> str:
 
 def _posture(policies: Iterable[KubeArmorPolicy], options: KubeArmorOptions) -> Policy:
     """What no entry decides about, in workloads that have an allow list for the resource."""
-    listed: dict[tuple[bool, str], list[tuple[Condition, Entry]]] = {}
-    for policy in policies:
-        scope = scopes.scope(policy)
-        for entry in policy.entries:
-            if entry.section in entries.RESOURCE_EVENTS and entries.lets(entry):
-                listed.setdefault((policy.host, entry.section), []).append((scope, entry))
-    allowed = {key: found for key, found in listed.items() if any(entry.action == "Allow" for _, entry in found)}
+    allowed = {key: found for key, found in _listed(policies).items() if any(entry.action == "Allow" for _, entry in found)}
     annotated = {key: _annotated(*key, options) for key in allowed}
     rules = tuple(rule for key, found in allowed.items() for rule in _posture_rules(*key, found, annotated[key], options))
     # Which of two postures a pod has is told by its class, and classes are made of the selectors in scopes.
@@ -172,6 +166,23 @@ def _posture(policies: Iterable[KubeArmorPolicy], options: KubeArmorOptions) -> 
     scope = conj((disj(dict.fromkeys(rule_scope for found in allowed.values() for rule_scope in _scopes(found))), *told))
     place = rules[0].location if rules else Location("<none>")
     return Policy(name=POSTURE, scope=scope, doubt=_doubt(scope, options), rules=rules, location=place)
+
+
+def _listed(policies: Iterable[KubeArmorPolicy]) -> dict[tuple[bool, str], list[tuple[Condition, Entry]]]:
+    """Of the host or of containers, by section: the entries that decide about acts, as far as they are beside one that allows. What one of
+    them refuses it tells itself."""
+    found: dict[tuple[bool, str], list[tuple[Condition, scopes.Reach, Entry]]] = {}
+    allowing: dict[tuple[bool, str], set[scopes.Reach]] = {}
+    for policy in policies:
+        scope, reach = scopes.scope(policy), scopes.reach(policy)
+        for entry in policy.entries:
+            if entry.section in entries.RESOURCE_EVENTS and entry.action != "Audit":
+                key = policy.host, entry.section
+                found.setdefault(key, []).append((scope, reach, entry))
+                if entry.action == "Allow":
+                    allowing.setdefault(key, set()).add(reach)
+    apart = cache(lambda key, reach: all(map(reach.apart, allowing.get(key, ()))))
+    return {key: [(scope, entry) for scope, reach, entry in some if not apart(key, reach)] for key, some in found.items()}
 
 
 def _scopes(listed: Iterable[tuple[Condition, Entry]]) -> dict[Condition, None]:

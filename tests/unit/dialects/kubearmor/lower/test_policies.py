@@ -296,6 +296,31 @@ def test_sockets_of_a_source_before_all_and_blocks_before_what_allows() -> None:
         assert decided(policies, "net.create", WEB, process__exe=exe, **made).action is action
 
 
+@pytest.mark.parametrize("posture", ["audit", "block"])
+def test_what_an_entry_blocks_beside_an_allow_list_is_told_once(posture: str) -> None:
+    files = {"matchPaths": [{"path": "/a", "action": "Allow"}, {"path": "/b"}, {"path": "/s", "fromSource": [{"path": "/src"}]}],
+             "matchPatterns": [{"pattern": "/p/*.key"}]}  # fmt: skip
+    sockets = {"matchProtocols": [{"protocol": "tcp", "action": "Allow"}, {"protocol": "udp"}]}
+    other = document({"file": {"matchPaths": [{"path": "/d"}]}}, name="q")
+    elsewhere = document({"selector": {"matchLabels": {"app": "db"}}, "file": {"matchPaths": [{"path": "/e"}]}}, name="r")
+    policies = lowered(document({"file": files, "network": sockets}), other, elsewhere, postures=dict.fromkeys(BLOCKS, posture))
+
+    def told(event: str, **fields: Any) -> list[str]:
+        found = decided(policies, event, WEB, **fields).matches
+        return [f"{match.policy.removeprefix('KubeArmorPolicy/')} {match.rule}" for match in found]
+
+    reads = {path: told("file.open", file__path=path, file__access=abi.ACCESS_READ) for path in ("/a", "/b", "/d", "/e", "/s", "/p/x.key")}
+    assert reads == {
+        "/a": [], "/b": ["shop/p file.matchPaths[1]"], "/d": ["shop/q file.matchPaths[0]"], "/e": ["KubeArmor/DefaultPosture file"],
+        "/s": ["KubeArmor/DefaultPosture file"], "/p/x.key": ["shop/p file.matchPatterns[0]"],
+    }  # fmt: skip
+    assert told("file.open", file__path="/s", file__access=abi.ACCESS_READ, process__exe="/src") == ["shop/p file.matchPaths[2]"]
+    assert told("file.rename", file__path="/a", file__new_path="/b") == ["shop/p file.matchPaths[1]"]
+    assert told("file.rename", file__path="/a", file__new_path="/c") == ["KubeArmor/DefaultPosture file"]
+    assert told("net.create", net__family=2, net__type=2, net__protocol=17) == ["shop/p network.matchProtocols[1]"]
+    assert told("net.create", net__family=2, net__type=3, net__protocol=1) == ["KubeArmor/DefaultPosture network"]
+
+
 def test_what_an_allow_refuses_is_refused_whatever_the_posture() -> None:
     policies = lowered(allow("file", "matchPaths", {"path": "/r", "readOnly": True}, {"path": "/o", "ownerOnly": True}))
     for path, access, uid, action in (
