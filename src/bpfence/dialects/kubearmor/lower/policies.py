@@ -33,6 +33,9 @@ ACTION: Final = {"Audit": Action.AUDIT, "Block": Action.DENY, "Allow": Action.DE
 """Of an entry that allows: what it refuses, whatever the posture."""
 _RESOURCES: Final = {"process": "file", "ingress": "network", "egress": "network"}
 """By section, what the posture is of that it has, where that is another."""
+TOLD_ONCE: Final = 256
+"""Beside an allow list, so many entries that block are told apart from what the posture refuses; with more the tables grow too large, and
+what they block is told as the posture's, too."""
 POSTURES: Final = {"audit": Action.AUDIT, "block": Action.DENY}
 
 
@@ -182,7 +185,9 @@ def _listed(policies: Iterable[KubeArmorPolicy]) -> dict[tuple[bool, str], list[
                 if entry.action == "Allow":
                     allowing.setdefault(key, set()).add(reach)
     apart = cache(lambda key, reach: all(map(reach.apart, allowing.get(key, ()))))
-    return {key: [(scope, entry) for scope, reach, entry in some if not apart(key, reach)] for key, some in found.items()}
+    near = {key: [(scope, entry) for scope, reach, entry in some if not apart(key, reach)] for key, some in found.items()}
+    few = {key for key, some in near.items() if sum(not entries.lets(entry) for _, entry in some) <= TOLD_ONCE}
+    return {key: [one for one in some if key in few or entries.lets(one[1])] for key, some in near.items()}
 
 
 def _scopes(listed: Iterable[tuple[Condition, Entry]]) -> dict[Condition, None]:

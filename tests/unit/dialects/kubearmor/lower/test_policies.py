@@ -19,6 +19,7 @@ from bpfence.compiler.workloads import selectors
 from bpfence.conditions import links
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
+from bpfence.dialects.kubearmor.lower import policies as lower
 from bpfence.documents.files import SourceFile
 from bpfence.evaluate import verdict
 from bpfence.k8s.objects import namespace
@@ -319,6 +320,14 @@ def test_what_an_entry_blocks_beside_an_allow_list_is_told_once(posture: str) ->
     assert told("file.rename", file__path="/a", file__new_path="/c") == ["KubeArmor/DefaultPosture file"]
     assert told("net.create", net__family=2, net__type=2, net__protocol=17) == ["shop/p network.matchProtocols[1]"]
     assert told("net.create", net__family=2, net__type=3, net__protocol=1) == ["KubeArmor/DefaultPosture network"]
+
+
+def test_what_many_entries_block_is_told_as_the_postures_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"matchPaths": [{"path": "/a", "action": "Allow"}, *({"path": f"/b{n}"} for n in range(3))]}
+    for most, count in ((3, 1), (2, 2)):
+        monkeypatch.setattr(lower, "TOLD_ONCE", most)
+        found = decided(lowered(document({"file": files})), "file.open", WEB, file__path="/b1", file__access=abi.ACCESS_READ)
+        assert (found.action, len(found.matches)) == (Action.DENY, count)
 
 
 def test_what_an_allow_refuses_is_refused_whatever_the_posture() -> None:
