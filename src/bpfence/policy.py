@@ -101,7 +101,7 @@ class Selector(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     unknown: bool = False
 
 
-class Atom(msgspec.Struct, frozen=True, tag=True):
+class Atom(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """One test on one field; of COMPARISONS, on two."""
 
     field: str
@@ -114,19 +114,19 @@ class Atom(msgspec.Struct, frozen=True, tag=True):
         return (self.field, str(self.value)) if self.op in COMPARISONS else (self.field,)
 
 
-class And(msgspec.Struct, frozen=True, tag=True):
+class And(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """True when every part is; empty: true."""
 
     parts: tuple[Condition, ...] = ()
 
 
-class Or(msgspec.Struct, frozen=True, tag=True):
+class Or(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """True when some part is; empty: false."""
 
     parts: tuple[Condition, ...] = ()
 
 
-class Not(msgspec.Struct, frozen=True, tag=True):
+class Not(msgspec.Struct, frozen=True, tag=True, cache_hash=True):
     """True when `part` is false, an absent field included."""
 
     part: Condition

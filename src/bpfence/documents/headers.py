@@ -11,6 +11,9 @@ from typing import Final
 
 import yaml
 
+from bpfence.documents import lists
+from bpfence.documents.placed import DocumentError
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -19,7 +22,10 @@ def has_group(data: bytes, group: bytes) -> bool:
     if group + b"/" not in data:
         return False
     try:
-        return any(version.startswith(group.decode() + "/") for version in _versions(data))
+        found = _versions(data)
+        if b"<<" in data or (b"&" in data and b"*" in data):
+            found += _merged(data)
+        return any(version.startswith(group.decode() + "/") for version in found)
     except (yaml.YAMLError, ValueError, RecursionError):
         return re.search(rb"^[ \t]*[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?" + re.escape(group) + b"/", data, re.MULTILINE) is not None
 
@@ -39,6 +45,17 @@ def _versions(data: bytes) -> list[str]:
                 found.append(event.value)
             if isinstance(event, yaml.CollectionStartEvent):
                 open_.append(_Open(isinstance(event, yaml.MappingStartEvent), key))
+    return found
+
+
+def _merged(data: bytes) -> list[str]:
+    """The same where it stands in another map, or behind an anchor."""
+    found: list[str] = []
+    try:
+        for root in lists.objects(data.decode("utf-8-sig", "replace"), ""):
+            found += (value.text for key, value in root.pairs if key.kind == value.kind == "scalar" and key.text == "apiVersion")
+    except DocumentError:
+        pass  # what is wrong is told by whoever reads it
     return found
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 from bpfence.documents import yaml_nodes
 from bpfence.documents.yaml_nodes import YamlNode
+from bpfence.errors import Diagnostic
 
 
-def objects(text: str, file: str) -> Iterator[YamlNode]:
-    """The root of every object of every document; raises DocumentError."""
-    for root in yaml_nodes.documents(text, file, merge=True):
+def objects(text: str, file: str, told: list[Diagnostic] | None = None) -> Iterator[YamlNode]:
+    """The root of every object of every document; raises DocumentError. `told`: see `yaml_nodes.documents`."""
+    for root in yaml_nodes.documents(text, file, merge=True, told=told):
         yield from items(root)
 
 

@@ -77,6 +77,10 @@ CODES: Final[Mapping[str, str]] = {
 """Every diagnostic code of the native dialect, and what it means; those of `falco` are in its `document`."""
 
 
+MAX_OF_FILE: Final = 200
+"""Diagnostics of one file that are told."""
+
+
 class TextError(Exception):
     """A text that cannot be read, found below the level that knows where it stands. `offset` counts characters from 0."""
 
@@ -113,6 +117,19 @@ class Report:
     def sort(self, start: int) -> None:
         """Put the diagnostics of one file, from number `start` on, in the order of the text."""
         self.diagnostics[start:] = sorted(self.diagnostics[start:], key=lambda d: (d.location.line, d.location.column))
+
+    def cut(self, start: int, file: str) -> None:
+        """Of the diagnostics of one file, from number `start` on, keep as many as are read: errors first. A last one counts the others;
+        its code is too-many."""
+        found = self.diagnostics[start:]
+        if len(found) <= MAX_OF_FILE:
+            return
+        chosen = sorted(range(len(found)), key=lambda n: found[n].severity != "error")[:MAX_OF_FILE]
+        self.diagnostics[start:] = [found[n] for n in sorted(chosen)]
+        lost = [found[n] for n in set(range(len(found))).difference(chosen)]
+        severity: DiagnosticSeverity = "error" if any(one.severity == "error" for one in lost) else "warning"
+        what = f"there are {len(lost)} more findings in this file, of which {sum(one.severity == 'error' for one in lost)} are errors"
+        self.add(Location(file), "too-many", what, "mend these first", severity)
 
     def bad(self, node: YamlNode, problem: TextError) -> None:
         """A text inside `node` that could not be read."""

@@ -16,7 +16,8 @@ import yaml
 
 from bpfence.documents import placed
 from bpfence.documents.placed import MAX_BYTES, MAX_DEPTH, DocumentError, Placed, PlacedText
-from bpfence.errors import Location
+from bpfence.errors import Diagnostic, Location
+from bpfence.words import quoted
 
 MAX_NODES: Final = 500_000
 MAX_ALIASED: Final = MAX_BYTES
@@ -113,9 +114,10 @@ def decode(data: bytes, file: str, *, limit_code: str = "yaml-limit", limit_hint
     return placed.decode(data, file, _BREAK, limit_code=limit_code, limit_hint=limit_hint)
 
 
-def documents(text: str, file: str, *, merge: bool = False) -> Iterator[YamlNode]:
+def documents(text: str, file: str, *, merge: bool = False, told: list[Diagnostic] | None = None) -> Iterator[YamlNode]:
     """The root node of every document that is not empty; raises DocumentError. `merge`: `<<` stands for the keys of other maps, as in
-    YAML 1.1; their nodes are where they were written."""
+    YAML 1.1; their nodes are where they were written. `told` gets what is wrong with them, of the codes `duplicate-key` and
+    `merge-order`."""
     source = placed_text(text, file)
     bad = _NOT_ALLOWED.search(text)
     if bad:
@@ -123,7 +125,7 @@ def documents(text: str, file: str, *, merge: bool = False) -> Iterator[YamlNode
         hint = "remove it, or write it as an escape in a double-quoted scalar"
         raise DocumentError(source.location(bad.start()), what, hint, _SYNTAX)
     try:
-        yield from _compose(source, merge)
+        yield from _compose(source, merge, told if told is not None else [])
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         location = source.location(source.offset(mark.line, mark.column)) if mark else Location(file)
@@ -149,9 +151,9 @@ def _loader() -> type[yaml.SafeLoader]:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _compose(source: PlacedText, merge: bool) -> Iterator[YamlNode]:
+def _compose(source: PlacedText, merge: bool, told: list[Diagnostic]) -> Iterator[YamlNode]:
     """Trees from the parser's events, without recursion."""
-    composer = _Composer(source, merge)
+    composer = _Composer(source, merge, told)
     for event in yaml.parse(source.text, Loader=_loader()):
         root = composer.take(event)
         if root is not None and not root.empty:
@@ -159,9 +161,10 @@ def _compose(source: PlacedText, merge: bool) -> Iterator[YamlNode]:
 
 
 class _Composer:
-    def __init__(self, source: PlacedText, merge: bool) -> None:
+    def __init__(self, source: PlacedText, merge: bool, told: list[Diagnostic]) -> None:
         self.source = source
         self.merge = merge
+        self.told = told
         self.open: list[tuple[YamlNode, str, list[YamlNode]]] = []  # node, its anchor, children so far (of a map: key, value, key, ...)
         self.anchors: dict[str, YamlNode | None] = {}
         self.total = 0
@@ -198,7 +201,7 @@ class _Composer:
             else:
                 node.pairs = list(zip(children[::2], children[1::2], strict=True))
                 if self.merge:
-                    node.pairs = _merged(node.pairs)
+                    node.pairs = _merged(node.pairs, self.told)
             node.size = 1 + sum(child.size for child in children)
             node.length = sum(child.length for child in children)
             node.height = 1 + max((child.height for child in children), default=0)
@@ -262,19 +265,28 @@ class _Composer:
 # ---- merge keys ----
 
 
-def _merged(pairs: list[tuple[YamlNode, YamlNode]]) -> list[tuple[YamlNode, YamlNode]]:
+def _merged(pairs: list[tuple[YamlNode, YamlNode]], told: list[Diagnostic]) -> list[tuple[YamlNode, YamlNode]]:
     """The pairs of a map, with those in the place of `<<` that it has not itself: https://yaml.org/type/merge.html. Aliases have been
-    counted already."""
+    counted already. Go's reader, which Kubernetes' is made of, lets the merged value win over a key before `<<`: that is told."""
     merging = [(key, value) for key, value in pairs if _merges(key)]
     if not merging:
         return pairs
     own = [(key, value) for key, value in pairs if not _merges(key)]
     known = {key.text for key, _ in own if key.kind == "scalar"}
+    first = merging[0][0]
+    told += (
+        Diagnostic(key.location, f"'<<' was already given on line {first.location.line}", "write one: <<: [*a, *b]", code="duplicate-key")
+        for key, _ in merging[1:]
+    )
+    before = {key.text: key for key, _ in pairs[: next(n for n, (key, _) in enumerate(pairs) if key is first)] if key.kind == "scalar"}
     for _, value in merging:
         for part in value.items if value.kind == "list" else [value]:
             if part.kind != "map":
                 what = "'<<' merges a map, or a list of maps, into the one that it stands in"
                 raise DocumentError(part.location, what, "write the alias of a map behind it: <<: *name", _SYNTAX)
+            for key in [before.pop(inner.text) for inner, _ in part.pairs if inner.kind == "scalar" and inner.text in before]:
+                what = f"{quoted(key.text)} stands before a '<<' that has it, too: here its own value holds, with kubectl the other"
+                told.append(Diagnostic(key.location, what, "write it behind the '<<', or remove it", "warning", "merge-order"))
             more = [pair for pair in part.pairs if pair[0].kind == "scalar" and pair[0].text not in known]
             known.update(inner.text for inner, _ in more)
             own += more

@@ -53,7 +53,7 @@ def _scalar(node: YamlNode, kubernetes: bool) -> JsonValue:
         return JsonValue(node.source, "null", node.start, "null")
     if kubernetes and truth(text) is not None:
         return JsonValue(node.source, "boolean", node.start, "true" if truth(text) else "false")
-    if kubernetes and _OLD_NUMBER.fullmatch(text.replace("_", "")):
+    if kubernetes and not text.startswith("_") and _OLD_NUMBER.fullmatch(text.replace("_", "")):
         return JsonValue(node.source, "number", node.start, str(_old_number(text.replace("_", ""))))
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
         return JsonValue(node.source, "boolean", node.start, text.lower())

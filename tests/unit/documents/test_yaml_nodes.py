@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bpfence.documents import yaml_nodes
 from bpfence.documents.placed import MAX_BYTES, DocumentError
 from bpfence.documents.yaml_nodes import YamlNode
+from bpfence.errors import Diagnostic
 
 
 def root(text: str) -> YamlNode:
@@ -229,6 +230,25 @@ def merged(text: str) -> dict[str, str]:
 )
 def test_merge_keys(text: str, found: dict[str, str]) -> None:
     assert merged(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("b: {<<: {x: 1}, <<: {y: 1}}", [("duplicate-key", "error", 17)]),
+        ("b: {x: 0, <<: {x: 1}}", [("merge-order", "warning", 5)]),
+        ("b: {x: 0, <<: [{x: 1}, {x: 2}]}", [("merge-order", "warning", 5)]),
+        ("b: {<<: {x: 1}, x: 0}", []),
+        ("b: {x: 0, <<: {y: 1}}", []),
+        ("b: {<<: [{x: 1}, {x: 2}]}", []),
+        ("b: {'<<': 1, <<: {x: 1}}", []),
+    ],
+)
+def test_what_is_told_of_merge_keys(text: str, found: list[tuple[str, str, int]]) -> None:
+    told: list[Diagnostic] = []
+    assert len(list(yaml_nodes.documents(text, "f", merge=True, told=told))) == 1
+    assert [(one.code, one.severity, one.location.column) for one in told] == found
+    assert all(one.hint for one in told)
 
 
 def test_merge_keys_that_merge_nothing_and_readers_without_them() -> None:

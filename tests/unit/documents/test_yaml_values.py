@@ -24,12 +24,12 @@ def test_scalars_mean_what_the_core_schema_says() -> None:
 
 
 def test_scalars_mean_what_kubernetes_makes_of_them() -> None:
-    [node] = yaml_nodes.documents('a: [yes, On, y, no, "no", off, 017, 0o17, -0b11, 1_000, 08, 0x1f, 0, 1.5, ~, yep]', "f")
+    [node] = yaml_nodes.documents('a: [yes, On, y, no, "no", off, 017, 0o17, -0b11, 1_000, 08, 0x1f, 0, 1.5, ~, yep, _1, -_1, 1_]', "f")
     found = [(value.kind, value.text) for value in as_value(node, kubernetes=True).pairs[0][1].items]
     assert found == [
         *[("boolean", "true")] * 3, ("boolean", "false"), ("string", "no"), ("boolean", "false"), ("number", "15"), ("number", "15"),
         ("number", "-3"), ("number", "1000"), ("number", "8"), ("number", "31"), ("number", "0"), ("number", "1.5"), ("null", "null"),
-        ("string", "yep"),
+        ("string", "yep"), ("string", "_1"), ("number", "-1"), ("number", "1"),
     ]  # fmt: skip
 
 

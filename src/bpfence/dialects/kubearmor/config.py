@@ -22,13 +22,14 @@ from bpfence.documents.files import SourceFile, read_bytes
 from bpfence.documents.placed import DocumentError
 from bpfence.documents.report import Report
 from bpfence.documents.yaml_nodes import YamlNode
-from bpfence.errors import Location, PolicyError
+from bpfence.errors import Diagnostic, Location, PolicyError
 from bpfence.words import quoted, suggest
 
 CODES: Final = {
     "bad-value": "a posture that is none",
     "cannot-read": "a file that cannot be read",
     "duplicate-key": "a posture that is set twice",
+    "merge-order": "a setting before the `<<` that has it, too",
     "no-rules": "a file without a posture",
     "unknown-key": "a setting whose name is nearly that of a posture",
     "wrong-kind": "an object that holds no settings of KubeArmor",
@@ -62,10 +63,12 @@ def postures(path: str) -> dict[str, str]:
 def of_file(source: SourceFile, report: Report) -> dict[str, str]:
     """The same of a file that was read; what is wrong is in the report."""
     try:
-        roots = list(lists.objects(yaml_nodes.decode(source.data, source.file), source.file))
+        merging: list[Diagnostic] = []
+        roots = list(lists.objects(yaml_nodes.decode(source.data, source.file), source.file, merging))
     except DocumentError as error:
         report.take([error.diagnostic])
         return {}
+    report.take(msgspec.structs.replace(one, severity="error") for one in merging)  # which of two postures holds is not left to the reader
     reader = _Reader(report)
     errors = report.errors
     for root in roots:

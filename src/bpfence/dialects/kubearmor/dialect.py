@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from bpfence.conditions.links import Resolver
 from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.dialect import Confirm, Context
+from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.options import GROUP, NAME, OBJECTS, OPTIONS, KubeArmorOptions
 from bpfence.documents.files import SourceFile
 from bpfence.documents.headers import has_group
-from bpfence.errors import Diagnostic, Location, UsageError
-from bpfence.policy import PolicySet
+from bpfence.errors import CompileError, Diagnostic, Location, UsageError
+from bpfence.policy import Policy, PolicySet
 
 if TYPE_CHECKING:
     from bpfence.dialects.kubearmor.model import KubeArmorPolicy
@@ -31,9 +32,16 @@ class KubeArmorRules(DecidedRules):
     def __init__(self, given: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> None:
         from bpfence.dialects.kubearmor.lower import policies
 
-        super().__init__(PolicySet(policies.lowered(given, options)))
+        made, self.refused = policies.lowered(given, options)
+        super().__init__(PolicySet(made))
         self.given = tuple(given)
         self._options = options
+
+    def policies(self, facts: Facts) -> tuple[Policy, ...]:
+        """The policies themselves. CompileError where those that were joined are too many."""
+        if self.refused:
+            raise CompileError(self.refused)
+        return super().policies(facts)
 
     def names(self) -> list[str]:
         """Those of the policies; that of the postures is all of theirs."""
@@ -101,7 +109,7 @@ class _KubeArmor:
         found, diagnostics = load_sources(sources)
         chosen, elsewhere = policies.here(found, options)
         rules = KubeArmorRules(chosen, options)
-        return rules, [*diagnostics, *elsewhere, *policies.warnings(chosen)]
+        return rules, [*diagnostics, *elsewhere, *rules.refused, *policies.warnings(chosen)]
 
     def confirm(self, context: Context) -> Confirm | None:
         """Confirms nothing, and says what alerts are in KubeArmor's words."""

@@ -40,6 +40,7 @@ CODES: Final[Mapping[str, str]] = {
     "duplicate-policy": "two policies of one kind, namespace and name",
     "empty": "a list or text that must not be empty; a list that lists nothing (warning)",
     "inactive": "a policy whose status is Inactive: it is left out (warning)",
+    "merge-order": "a key before the `<<` that has it, too: kubectl takes the merged value (warning)",
     "missing-key": "a key that is required",
     "never-matches": "an entry that no act matches (warning)",
     "no-rules": "a file without a policy, or a policy without an entry (warning)",
@@ -48,6 +49,8 @@ CODES: Final[Mapping[str, str]] = {
     "other-acts": "system calls whose acts are reported by whatever call they are done (warning)",
     "other-node": "a host policy for another node (warning)",
     "selects-all": "an empty selector: all that there is (warning)",
+    "too-large": "policies that make too many exceptions of each other",
+    "too-many": "more findings in one file than are told",
     "unknown-key": "a key that the schema of the CRD does not have",
     "wrong-kind": "a document that is no policy of KubeArmor",
     "wrong-type": "a text where a number is needed, a list where a map is needed, and the like",
@@ -138,9 +141,12 @@ def load_sources(files: Iterable[SourceFile]) -> tuple[tuple[KubeArmorPolicy, ..
     for source in files:
         start, found = len(report.diagnostics), 0
         try:
-            for root in lists.objects(yaml_nodes.decode(source.data, source.file), source.file):
+            merging: list[Diagnostic] = []
+            for root in lists.objects(yaml_nodes.decode(source.data, source.file), source.file, merging):
                 found += 1
                 errors = report.errors
+                report.take(merging)
+                merging.clear()
                 policy = _Reader(report, seen).policy(root)
                 if policy is not None and report.errors == errors:
                     policies.append(policy)
@@ -149,6 +155,7 @@ def load_sources(files: Iterable[SourceFile]) -> tuple[tuple[KubeArmorPolicy, ..
         except DocumentError as error:
             report.take([error.diagnostic])
         report.sort(start)
+        report.cut(start, source.file)
     return tuple(policies), report.diagnostics
 
 
@@ -351,6 +358,9 @@ class _Reader(_Shapes):
             self.report.add(node, "empty", "the selector is empty", "write labels of pods, or nodeSelector for the host")
         elif not tests and self.report.errors == errors:
             self.selects_all(entries["selector"][0])
+        elif (why := contradiction(tests)) and self.report.errors == errors:
+            what = f"the selector selects nothing: {why}"
+            self.report.add(entries["selector"][0], "never-matches", what, "matchLabels and matchExpressions are all required", "warning")
         return tuple(tests), ()
 
     def selects_all(self, node: YamlNode) -> None:
@@ -740,6 +750,37 @@ class _Reader(_Shapes):
             else:
                 hint = suggest(text, calls.all_names(), "syscalls(2) lists them")
                 self.report.add(item, "bad-value", f"{quoted(text)} is not a system call", hint)
+
+
+def contradiction(tests: Sequence[Test]) -> str:
+    """Why no workload passes all tests; "" where some may."""
+    allowed: dict[str, set[str]] = {}
+    refused = {pair for test in tests if not test.among for pair in _pairs(test) if pair[0] != CONTAINER_NAME}
+    mixed: list[set[tuple[str, str]]] = []
+    for test in tests:
+        pairs = _pairs(test) if test.among else set()
+        keys = {key for key, _ in pairs}
+        if len(keys) > 1:
+            mixed.append(pairs)
+        for key in keys if len(keys) == 1 else ():
+            values = {value for _, value in pairs}
+            allowed[key] = allowed.get(key, values) & values
+    for key, values in allowed.items():
+        what = f"the label {key}" if key else "the namespace"
+        if not values:
+            return f"{what} would have to have two values"
+        if all((key, value) in refused for value in values):
+            return f"{what} must not have the values that it must have"
+    impossible = (all(pair in refused or pair[1] not in allowed.get(pair[0], {pair[1]}) for pair in pairs) for pairs in mixed)
+    return "none of the labels can hold of which one must" if any(impossible) else ""
+
+
+def _pairs(test: Test) -> set[tuple[str, str]]:
+    """The labels and values that a test lists, namespaces as those of "". Names of containers are lists, which are not looked into."""
+    if test.key == "namespace":
+        return {("", value) for value in test.values}
+    pairs = (value.partition("=") for value in test.values)
+    return {(key, value if key != CONTAINER_NAME else "") for key, _, value in pairs}
 
 
 def _instead(path: str, otherwise: str) -> str:

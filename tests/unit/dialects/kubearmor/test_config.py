@@ -111,3 +111,12 @@ def test_a_file(tmp_path: Path) -> None:
 def test_of_two_postures_none_is_passed_over(text: str, place: tuple[int, int]) -> None:
     _, [found] = read(text)
     assert (found.code, found.location.line, found.location.column) == ("duplicate-key", *place)
+
+
+def test_a_posture_before_the_merged_one_is_an_error() -> None:
+    for text, codes in (
+        ("defaultFilePosture: audit\n<<: {defaultFilePosture: block}\n", ["merge-order"]),
+        ("<<: {defaultFilePosture: block}\ndefaultFilePosture: audit\n", []),
+    ):
+        found, told = read(text)
+        assert (found, [(one.code, one.severity) for one in told]) == ({"file": "audit"}, [(code, "error") for code in codes])

@@ -107,6 +107,54 @@ def test_selectors() -> None:
     assert (host.node, host.host) == ((("a", "b"),), True)
 
 
+def expression(operator: str, *values: str, key: str = "label") -> dict[str, Any]:
+    return {"key": key, "operator": operator, "values": list(values)}
+
+
+NAME = "kubearmor.io/container.name"
+
+
+@pytest.mark.parametrize(
+    ("labels", "expressions", "why"),
+    [
+        ({"app": "web"}, [expression("In", "app=db", "app=x")], "the label app would have to have two values"),
+        ({}, [expression("In", "app=a", "app=b"), expression("In", "app=c")], "the label app would have to have two values"),
+        ({"app": "web"}, [expression("NotIn", "app=web")], "the label app must not have the values that it must have"),
+        ({}, [expression("In", "app=a", "app=b"), expression("NotIn", "app=a", "x=y", "app=b")], "must not have the values"),
+        ({"app": "web", "tier": "x"}, [expression("In", "app=db", "tier=y")], "none of the labels can hold"),
+        ({"app": "web"}, [expression("In", "app=web", "app=db")], ""),
+        ({"app": "web"}, [expression("In", "app=db", "tier=y")], ""),
+        ({"app": "web"}, [expression("NotIn", "app=db", "tier=web")], ""),
+        ({}, [expression("In", "app=a", "app=b"), expression("In", "app=b", "app=c"), expression("NotIn", "app=a")], ""),
+        ({NAME: "a"}, [expression("In", f"{NAME}=[a, b]")], ""),
+        ({NAME: "a"}, [expression("In", "app=web"), expression("NotIn", f"{NAME}=b", "app=db")], ""),
+    ],
+)
+def test_selectors_that_contradict_themselves(labels: dict[str, str], expressions: list[dict[str, Any]], why: str) -> None:
+    policies, found = read(document({**BLOCK, "selector": {"matchLabels": labels, "matchExpressions": expressions}}))
+    assert (len(policies), [(one.code, one.severity) for one in found]) == (1, [("never-matches", "warning")] if why else [])
+    assert all(why in one.message for one in found)
+
+
+def test_namespaces_that_contradict_each_other() -> None:
+    for second, codes in (("shop", []), ("bank", ["never-matches"])):
+        expressions = [expression("In", "shop", "web", key="namespace"), expression("In", second, key="namespace")]
+        _, found = read(document({**BLOCK, "selector": {"matchExpressions": expressions}}, "KubeArmorClusterPolicy"))
+        assert [one.code for one in found] == codes
+
+
+def test_merge_keys_that_kubectl_reads_otherwise_are_told() -> None:
+    text = document(BLOCK)
+    for more, found, count in (
+        ("  <<: {severity: 5}\n  <<: {message: m}\n", ["duplicate-key"], 0),
+        ("  severity: 3\n  <<: {severity: 5}\n", ["merge-order"], 1),
+        ("  <<: {severity: 5}\n  severity: 3\n", [], 1),
+    ):
+        policies, told = read(text + more)
+        assert ([one.code for one in told], len(policies)) == (found, count)
+        assert all(policy.entries[0].severity == 3 for policy in policies)
+
+
 def test_a_policy_that_is_inactive_is_not_there() -> None:
     policies, [told] = read(document({**BLOCK, "status": "Inactive"}))
     assert (policies, told.severity, told.code) == ((), "warning", "inactive")
@@ -430,3 +478,9 @@ def test_lists_of_policies_and_merge_keys() -> None:
 def test_a_severity_is_what_kubernetes_makes_of_it(written: str, severity: int) -> None:
     [policy], diagnostics = read(document(BLOCK).replace("  file:", f"  severity: {written}\n  file:"))
     assert (policy.entries[0].severity, diagnostics) == (severity, [])
+
+
+def test_of_one_file_so_many_findings_are_told() -> None:
+    text = document({"file": {"matchPaths": [{"path": f"a{n}"} for n in range(1000)]}})
+    policies, found = read(text, document(BLOCK, name="q"))
+    assert ([policy.name for policy in policies], len(found), found[-1].code, found[-1].severity) == (["q"], 201, "too-many", "error")

@@ -8,7 +8,7 @@ about one act the one decides that KubeArmor looks up first (`ways`). Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -269,12 +269,13 @@ PRESETS: Final[Mapping[str, tuple[str, Condition]]] = {
 """Presets that some event tells of: that event, and the condition on it."""
 
 
-class Earlier(NamedTuple):
-    """An entry that is looked up before another one, by one of its ways, and the scope in which it is: TRUE where that is the other's."""
+Excuses = Callable[[Way, str], Iterable[Condition]]
+"""Of a way in which an entry names an act, and an event: conditions on which an entry that is looked up before it lets the act through."""
 
-    way: Way
-    entry: Entry
-    scope: Condition
+
+def none_before(_way: Way, _event: str) -> Iterable[Condition]:
+    """Where nothing lets anything through."""
+    return ()
 
 
 def bound(entry: Entry) -> bool:
@@ -298,23 +299,26 @@ def _let_through(entry: Entry, event: str) -> Condition:
     return conj(parts)
 
 
-def _first(entry: Entry, earlier: Sequence[Earlier], event: str) -> Condition:
+def _first(entry: Entry, excuses: Excuses, event: str) -> Condition:
     """The condition that an entry names an act of its sources, and that no earlier one lets it through."""
     by_rest: dict[Condition, list[Condition]] = {}
     for way in ways(entry):
-        before = (one for one in earlier if one.way.before(way))
-        by_rest.setdefault(conj(negation(_excuse(one, way, event)) for one in before), []).append(way.named)
+        by_rest.setdefault(conj(map(negation, excuses(way, event))), []).append(way.named)
     return conj((_from(entry.sources), disj(conj((disj(names_), rest)) for rest, names_ in by_rest.items())))
 
 
-def _excuse(one: Earlier, way: Way, event: str) -> Condition:
-    """The condition that an earlier entry lets through what a way names."""
-    name = TRUE if one.way.named == way.named else one.way.named
-    return conj((one.scope, name, _from(one.entry.sources), _let_through(one.entry, event)))
+def excuse(way: Way, entry: Entry, other: Way, event: str) -> Condition:
+    """The condition that an entry, by a way that is looked up before `other`, lets through what that names."""
+    return conj((TRUE if way.named == other.named else way.named, _from(entry.sources), _let_through(entry, event)))
 
 
-def decided(entry: Entry, scope: Condition, earlier: Sequence[Earlier] = ()) -> dict[str, Condition]:
-    """The condition on each event on which the entry blocks or reports, where none of `earlier` lets the act through. Where it says
+def like(event: str) -> str:
+    """An event on which entries let through what they let through on `event`."""
+    return event if event in _TOLD_APART else ""
+
+
+def decided(entry: Entry, scope: Condition, excuses: Excuses = none_before) -> dict[str, Condition]:
+    """The condition on each event on which the entry blocks or reports, where there is no excuse for the act. Where it says
     ownerOnly, that is who does not own the file; with `pts: false`, who has a terminal; with both, who is either. With readOnly, too, those
     may do nothing with it, and nobody may change it.
     """
@@ -322,10 +326,10 @@ def decided(entry: Entry, scope: Condition, earlier: Sequence[Earlier] = ()) -> 
 
     def acts(event: str, *, anybody: bool) -> Condition:
         """What the entry is about, done by anybody, or by those alone whom it refuses it."""
-        key = (anybody, event if event in _TOLD_APART else "")
+        key = (anybody, like(event))
         if key not in known:
             whom = TRUE if anybody or not refused else disj(refused)
-            known[key] = conj((_first(entry, earlier, event), whom))
+            known[key] = conj((_first(entry, excuses, event), whom))
         return known[key]
 
     refused = ([negation(_OWNER)] if entry.owner_only else []) + ([] if entry.terminals else [negation(_NO_TERMINAL)])
@@ -430,11 +434,20 @@ def covered(entry: Entry, field: str = PATH) -> Condition:
     return conj((own, _from(entry.sources)))
 
 
-def uncovered(section: str, event: str, listed: Sequence[tuple[Condition, Entry]]) -> Condition:
-    """The condition that no entry decides about an act. `listed`: those that let something through, each with the scope of its policy."""
+def any_covers(listed: Sequence[tuple[Condition, Entry]], field: str) -> Condition:
+    """The condition that some entry decides about an act. `listed`: those that let something through, each with the scope of its policy."""
+    by_scope: dict[Condition, list[Condition]] = {}
+    for scope, entry in listed:
+        by_scope.setdefault(scope, []).append(covered(entry, field))
+    if len(by_scope) == 1:  # then whoever is asked is in the scope
+        return disj(next(iter(by_scope.values())))
+    return disj(conj((scope, disj(found))) for scope, found in by_scope.items())
+
+
+def uncovered(section: str, event: str, listed: Callable[[str], Condition]) -> Condition:
+    """The condition that no entry decides about an act. `listed`: by the field of a path, that some entry does."""
     names_ = (PATH, NEW_PATH) if event in ("file.rename", "file.link") else (PATH,)
-    alike = len({scope for scope, _ in listed}) == 1  # then whoever is asked is in the scope
-    open_ = disj(negation(disj(conj((TRUE if alike else scope, covered(entry, name))) for scope, entry in listed)) for name in names_)
+    open_ = disj(negation(listed(name)) for name in names_)
     if section in TRAFFIC:
         reaches = expand.GROUP_TESTS["net.egress"].get(event, TRUE) if section == "egress" else TRUE
         return conj((reaches, _begins(event), _outside(section), open_))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -20,19 +21,21 @@ from bpfence.conditions import expand
 from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor.lower import entries, scopes
+from bpfence.dialects.kubearmor.lower.order import LOOKED_UP, Order, TooManyError
 from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy
 from bpfence.dialects.kubearmor.options import ACTIONS, ANNOTATION, NAME, POSTURE, KubeArmorOptions
 from bpfence.errors import Diagnostic, Location
-from bpfence.policy import CONTAINER_FIELD, FALSE, TRUE, Action, Atom, Condition, Label, Op, Policy, Rule, Selector, atoms
+from bpfence.policy import CONTAINER_FIELD, FALSE, Action, Atom, Condition, Label, Op, Policy, Rule, Selector, atoms
 
 SEVERITIES: Final = ("info", "low", "low", "low", "medium", "medium", "medium", "high", "high", "critical", "critical")
 """By KubeArmor's number, from 0 (none) to 10."""
 ACTION: Final = {"Audit": Action.AUDIT, "Block": Action.DENY, "Allow": Action.DENY}
 """Of an entry that allows: what it refuses, whatever the posture."""
-_LOOKED_UP: Final = ("process", "file", "network", "capabilities")
-"""Sections of which one entry decides; of the others a Block does."""
 _RESOURCES: Final = {"process": "file", "ingress": "network", "egress": "network"}
 """By section, what the posture is of that it has, where that is another."""
+TOLD_ONCE: Final = 256
+"""Beside an allow list, so many entries that block are told apart from what the posture refuses; with more the tables grow too large, and
+what they block is told as the posture's, too."""
 POSTURES: Final = {"audit": Action.AUDIT, "block": Action.DENY}
 
 
@@ -66,23 +69,26 @@ def warnings(policies: Iterable[KubeArmorPolicy]) -> Iterator[Diagnostic]:
                 yield Diagnostic(entry.location, what, "name them as well", "warning", "other-acts")
 
 
-def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> tuple[Policy, ...]:
-    """The policies of the IR."""
-    order = _Order(policies)
-    made = [policy for one in policies if (policy := _policy(one, order, options)).rules]
+def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> tuple[tuple[Policy, ...], tuple[Diagnostic, ...]]:
+    """The policies of the IR; none, and why, where they have more to do with each other than can be said."""
+    order = Order(policies)
+    try:
+        made = [policy for one in policies if (policy := _policy(one, order, options)).rules]
+    except TooManyError as error:
+        return (), (error.diagnostic,)
     posture = _posture(policies, options)
-    return (*made, *((posture,) if posture.rules else ()))
+    return (*made, *((posture,) if posture.rules else ())), ()
 
 
 def alone(policies: Sequence[KubeArmorPolicy], mode: str) -> Iterator[tuple[KubeArmorPolicy, Entry, Policy | None]]:
     """Each entry that blocks or reports as a policy of its own, under a name that a native policy can have; None where it is none: an
     entry of an allow list means something beside all others only, and some system calls have no event."""
-    order = _Order(policies)
+    order = Order(policies)
     for policy in policies:
         yield from ((policy, entry, made) for entry, made in _each_alone(policy, order, mode))
 
 
-def _each_alone(policy: KubeArmorPolicy, order: _Order, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
+def _each_alone(policy: KubeArmorPolicy, order: Order, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
     scope = scopes.scope(policy)
     for entry in policy.entries:
         rule = _rule(policy, entry, scope, order) if entry.action != "Allow" else None
@@ -106,35 +112,7 @@ def _each_alone(policy: KubeArmorPolicy, order: _Order, mode: str) -> Iterator[t
         yield entry, Policy(name=name, mode=mode, severity=severity, tags=entry.tags, scope=scope, rules=rules, location=entry.location)
 
 
-class _Order:
-    """What of all policies lets something through, for each entry that of it that is looked up before it."""
-
-    def __init__(self, policies: Iterable[KubeArmorPolicy]) -> None:
-        self._letting: dict[scopes.Reach, dict[str, list[entries.Earlier]]] = {}
-        self._near: dict[scopes.Reach, list[scopes.Reach]] = {}
-        for policy in policies:
-            scope, reach = scopes.scope(policy), scopes.reach(policy)
-            for entry in policy.entries:
-                if entry.section in _LOOKED_UP and entries.lets(entry):
-                    found = self._letting.setdefault(reach, {}).setdefault(entry.section, [])
-                    found += (entries.Earlier(way, entry, scope) for way in entries.ways(entry) if way.level != entries.HOLDS)
-
-    def earlier(self, policy: KubeArmorPolicy, entry: Entry, scope: Condition) -> list[entries.Earlier]:
-        """What lets acts through that the entry would refuse, of policies that may be about the same workload."""
-        if entry.action == "Audit":
-            return []
-        own, reach = entries.ways(entry), scopes.reach(policy)
-        if reach not in self._near:
-            self._near[reach] = [other for other in self._letting if not reach.apart(other)]
-        return [
-            one._replace(scope=TRUE) if one.scope == scope else one
-            for near in self._near[reach]
-            for one in self._letting[near].get(entry.section, ())
-            if any(one.way.before(way) for way in own)
-        ]
-
-
-def _policy(policy: KubeArmorPolicy, order: _Order, options: KubeArmorOptions) -> Policy:
+def _policy(policy: KubeArmorPolicy, order: Order, options: KubeArmorOptions) -> Policy:
     scope = scopes.scope(policy)
     rules = tuple(rule for entry in policy.entries if _refuses(entry) and (rule := _rule(policy, entry, scope, order)) is not None)
     return Policy(name=policy.key, scope=scope, doubt=_doubt(scope, options), rules=rules, location=policy.location)
@@ -148,11 +126,11 @@ def _doubt(scope: Condition, options: KubeArmorOptions) -> Condition:
 
 def _refuses(entry: Entry) -> bool:
     """Whether an entry makes a rule of its own: one that allows all that it names does not."""
-    return entry.action != "Allow" or (entry.section in _LOOKED_UP and entries.bound(entry))
+    return entry.action != "Allow" or (entry.section in LOOKED_UP and entries.bound(entry))
 
 
-def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition, order: _Order) -> Rule | None:
-    decided = entries.decided(entry, scope, order.earlier(policy, entry, scope))
+def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition, order: Order) -> Rule | None:
+    decided = entries.decided(entry, scope, order.excuses(policy, entry, scope))
     each = {event: condition for event, condition in decided.items() if condition != FALSE}
     if not each:
         return None
@@ -183,13 +161,7 @@ def _template(text: str) -> str:
 
 def _posture(policies: Iterable[KubeArmorPolicy], options: KubeArmorOptions) -> Policy:
     """What no entry decides about, in workloads that have an allow list for the resource."""
-    listed: dict[tuple[bool, str], list[tuple[Condition, Entry]]] = {}
-    for policy in policies:
-        scope = scopes.scope(policy)
-        for entry in policy.entries:
-            if entry.section in entries.RESOURCE_EVENTS and entries.lets(entry):
-                listed.setdefault((policy.host, entry.section), []).append((scope, entry))
-    allowed = {key: found for key, found in listed.items() if any(entry.action == "Allow" for _, entry in found)}
+    allowed = {key: found for key, found in _listed(policies).items() if any(entry.action == "Allow" for _, entry in found)}
     annotated = {key: _annotated(*key, options) for key in allowed}
     rules = tuple(rule for key, found in allowed.items() for rule in _posture_rules(*key, found, annotated[key], options))
     # Which of two postures a pod has is told by its class, and classes are made of the selectors in scopes.
@@ -197,6 +169,25 @@ def _posture(policies: Iterable[KubeArmorPolicy], options: KubeArmorOptions) -> 
     scope = conj((disj(dict.fromkeys(rule_scope for found in allowed.values() for rule_scope in _scopes(found))), *told))
     place = rules[0].location if rules else Location("<none>")
     return Policy(name=POSTURE, scope=scope, doubt=_doubt(scope, options), rules=rules, location=place)
+
+
+def _listed(policies: Iterable[KubeArmorPolicy]) -> dict[tuple[bool, str], list[tuple[Condition, Entry]]]:
+    """Of the host or of containers, by section: the entries that decide about acts, as far as they are beside one that allows. What one of
+    them refuses it tells itself."""
+    found: dict[tuple[bool, str], list[tuple[Condition, scopes.Reach, Entry]]] = {}
+    allowing: dict[tuple[bool, str], set[scopes.Reach]] = {}
+    for policy in policies:
+        scope, reach = scopes.scope(policy), scopes.reach(policy)
+        for entry in policy.entries:
+            if entry.section in entries.RESOURCE_EVENTS and entry.action != "Audit":
+                key = policy.host, entry.section
+                found.setdefault(key, []).append((scope, reach, entry))
+                if entry.action == "Allow":
+                    allowing.setdefault(key, set()).add(reach)
+    apart = cache(lambda key, reach: all(map(reach.apart, allowing.get(key, ()))))
+    near = {key: [(scope, entry) for scope, reach, entry in some if not apart(key, reach)] for key, some in found.items()}
+    few = {key for key, some in near.items() if sum(not entries.lets(entry) for _, entry in some) <= TOLD_ONCE}
+    return {key: [one for one in some if key in few or entries.lets(one[1])] for key, some in near.items()}
 
 
 def _scopes(listed: Iterable[tuple[Condition, Entry]]) -> dict[Condition, None]:
@@ -230,7 +221,8 @@ def _posture_rules(
 
 def _posture_rule(name: str, section: str, listed: list[tuple[Condition, Entry]], action: str, also: Condition) -> Rule:
     scope = conj((disj(_scopes(listed)), also))
-    each = {event: conj((scope, entries.uncovered(section, event, listed))) for event in entries.RESOURCE_EVENTS[section]}
+    covers = cache(lambda field: entries.any_covers(listed, field))
+    each = {event: conj((scope, entries.uncovered(section, event, covers))) for event in entries.RESOURCE_EVENTS[section]}
     condition, conditions = expand.shared(each)
     return Rule(
         policy=POSTURE,

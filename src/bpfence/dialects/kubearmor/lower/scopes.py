@@ -53,11 +53,11 @@ def scope(policy: KubeArmorPolicy) -> Condition:
 
 class Reach(NamedTuple):
     """What a policy's selectors say plainly: the namespaces that it is about (None: there is no list of them), and labels that are required
-    with one value. Of policies about the host nothing."""
+    with one of some values. Of policies about the host nothing."""
 
     host: bool
     namespaces: frozenset[str] | None
-    labels: tuple[tuple[str, str], ...]
+    labels: tuple[tuple[str, frozenset[str]], ...]
 
     def apart(self, other: Reach) -> bool:
         """Whether no process is in the scopes of both."""
@@ -66,7 +66,7 @@ class Reach(NamedTuple):
         if self.namespaces is not None and other.namespaces is not None and self.namespaces.isdisjoint(other.namespaces):
             return True
         more = dict(other.labels)
-        return any(more.get(key, value) != value for key, value in self.labels)
+        return any(key in more and values.isdisjoint(more[key]) for key, values in self.labels)
 
 
 def reach(policy: KubeArmorPolicy) -> Reach:
@@ -74,8 +74,13 @@ def reach(policy: KubeArmorPolicy) -> Reach:
     if policy.host:
         return Reach(True, None, ())
     wanted = [test for test in policy.tests if test.among]
-    pairs = (test.values[0].partition("=") for test in wanted if test.key == "label" and len(test.values) == 1)
-    labels = {key: value for key, _, value in pairs if key != CONTAINER_NAME}
+    labels: dict[str, frozenset[str]] = {}
+    for test in wanted:
+        pairs = [value.partition("=") for value in test.values] if test.key == "label" else []
+        key = pairs[0][0] if pairs else CONTAINER_NAME
+        if key != CONTAINER_NAME and all(other == key for other, _, _ in pairs):
+            values = frozenset(value for _, _, value in pairs)
+            labels[key] = labels.get(key, values) & values
     listed = next((frozenset(test.values) for test in wanted if test.key == "namespace"), None)
     every = policy.kind in (CLUSTER_POLICY, NETWORK_POLICY)
     return Reach(False, listed if every else frozenset((policy.namespace,)), tuple(sorted(labels.items())))

@@ -31,6 +31,7 @@ CODES: Final[Mapping[str, str]] = {
     "empty": "a list that must not be empty",
     "error-sign": "an error without its sign (warning)",
     "key-case": "a key whose letters have another case (warning)",
+    "merge-order": "a key before the `<<` that has it, too: kubectl takes the merged value (warning)",
     "missing-key": "a key or value that is required",
     "never-matches": "a test that no value passes (warning)",
     "no-return": "a test of what a function returns, on a hook that does not wait for it",
@@ -78,10 +79,13 @@ def read_text(text: str, file: str = "<text>") -> tuple[list[TracingPolicy], lis
 def _policies(source: SourceFile, report: Report) -> Iterable[TracingPolicy]:
     try:
         text = yaml_nodes.decode(source.data, source.file)
-        for root in lists.objects(text, source.file):
+        merging: list[Diagnostic] = []
+        for root in lists.objects(text, source.file, merging):
             if report.errors >= MAX_MISTAKES:
                 return
             errors = report.errors
+            report.take(merging)
+            merging.clear()
             policy = _policy(as_value(root, kubernetes=True), report)
             if policy is not None and report.errors == errors:
                 Checks(policy, report).run()

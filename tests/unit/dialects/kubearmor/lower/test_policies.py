@@ -19,6 +19,7 @@ from bpfence.compiler.workloads import selectors
 from bpfence.conditions import links
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
+from bpfence.dialects.kubearmor.lower import policies as lower
 from bpfence.documents.files import SourceFile
 from bpfence.evaluate import verdict
 from bpfence.k8s.objects import namespace
@@ -127,8 +128,10 @@ DIRECTORIES = ("/", "/a/", "/a/b/", "/run/a/", "/var/run/", "/var/run/a/", "/var
 FILES = ("/a", "/a/f", "/a/b", "/a/b/f", "/f", "/run/a", "/run/a/f")
 LINKED = ("/var/run/a", "/var/run/a/f")
 """Other names of files: /var/run is a link."""
+NAMES = ("f", "b")
+"""Of programs, wherever they lie."""
 ENTRY = st.fixed_dictionaries(
-    {"where": st.sampled_from(FILES + LINKED + DIRECTORIES), "action": st.sampled_from(("Allow", "Block"))},
+    {"where": st.sampled_from(FILES + LINKED + DIRECTORIES + NAMES), "action": st.sampled_from(("Allow", "Block"))},
     optional={
         "source": st.sampled_from(SOURCES),
         "recursive": st.booleans(),
@@ -145,7 +148,8 @@ def as_policies(entries: Sequence[Mapping[str, Any]], section: str) -> list[str]
     for index, one in enumerate(entries):
         directory = one["where"].endswith("/")
         flags = {"ownerOnly"} | ({"readOnly"} if section == "file" else set()) | ({"recursive"} if directory else set())
-        item = {"dir" if directory else "path": one["where"], "action": one["action"]}
+        named = section == "process" and one["where"] in NAMES
+        item = {"dir" if directory else "execname" if named else "path": place(one, section), "action": one["action"]}
         item |= {key: one[key] for key in sorted(flags) if key in one}
         item |= {"fromSource": [{"path": one["source"]}]} if "source" in one else {}
         app = one.get("app", "web")
@@ -155,6 +159,11 @@ def as_policies(entries: Sequence[Mapping[str, Any]], section: str) -> list[str]
     return made
 
 
+def place(one: Mapping[str, Any], section: str) -> str:
+    """What an entry names: files have no entries for names alone."""
+    return f"/{one['where']}" if section == "file" and one["where"] in NAMES else str(one["where"])
+
+
 def looked_up(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: str, section: str) -> list[Mapping[str, Any]]:
     """The entries that KubeArmor finds for a file, those that block before those that allow: by tables of texts, with the source and
     without, first of the file and then of the directories on the way to it. Whatever name an entry gives, it is that of the file."""
@@ -162,14 +171,14 @@ def looked_up(entries: Sequence[Mapping[str, Any]], app: str, exe: str, path: st
         table: dict[str, list[Mapping[str, Any]]] = {}
         for one in entries:
             if one.get("source") == source and one.get("app", "web") in (app, ""):
-                table.setdefault(one["where"].replace("/var/run/", "/run/"), []).append(one)
+                table.setdefault(place(one, section).replace("/var/run/", "/run/"), []).append(one)
         itself = table.get(path, []) + (table.get(path + "/", []) if section == "file" else [])
         above = [path[: at + 1] for at in range(len(path)) if path[at] == "/"]
         flat = [found for found in table.get(above[-1], []) if not found.get("recursive")]
         deep = [[found for found in table.get(name, []) if found.get("recursive")] for name in reversed(above)]
         # Where KubeArmor's two enforcers differ: a Block of a directory alone is not passed over.
         deep[0] += [found for found in flat if found["action"] == "Block"]
-        for first in (itself, *deep, flat):
+        for first in (itself, table.get(path.rpartition("/")[2], []), *deep, flat):
             if first:
                 return sorted(first, key=lambda found: str(found["action"]) != "Block")
     return []
@@ -286,6 +295,39 @@ def test_sockets_of_a_source_before_all_and_blocks_before_what_allows() -> None:
         ]
         policies = lowered(document({"network": {"matchProtocols": items}}))
         assert decided(policies, "net.create", WEB, process__exe=exe, **made).action is action
+
+
+@pytest.mark.parametrize("posture", ["audit", "block"])
+def test_what_an_entry_blocks_beside_an_allow_list_is_told_once(posture: str) -> None:
+    files = {"matchPaths": [{"path": "/a", "action": "Allow"}, {"path": "/b"}, {"path": "/s", "fromSource": [{"path": "/src"}]}],
+             "matchPatterns": [{"pattern": "/p/*.key"}]}  # fmt: skip
+    sockets = {"matchProtocols": [{"protocol": "tcp", "action": "Allow"}, {"protocol": "udp"}]}
+    other = document({"file": {"matchPaths": [{"path": "/d"}]}}, name="q")
+    elsewhere = document({"selector": {"matchLabels": {"app": "db"}}, "file": {"matchPaths": [{"path": "/e"}]}}, name="r")
+    policies = lowered(document({"file": files, "network": sockets}), other, elsewhere, postures=dict.fromkeys(BLOCKS, posture))
+
+    def told(event: str, **fields: Any) -> list[str]:
+        found = decided(policies, event, WEB, **fields).matches
+        return [f"{match.policy.removeprefix('KubeArmorPolicy/')} {match.rule}" for match in found]
+
+    reads = {path: told("file.open", file__path=path, file__access=abi.ACCESS_READ) for path in ("/a", "/b", "/d", "/e", "/s", "/p/x.key")}
+    assert reads == {
+        "/a": [], "/b": ["shop/p file.matchPaths[1]"], "/d": ["shop/q file.matchPaths[0]"], "/e": ["KubeArmor/DefaultPosture file"],
+        "/s": ["KubeArmor/DefaultPosture file"], "/p/x.key": ["shop/p file.matchPatterns[0]"],
+    }  # fmt: skip
+    assert told("file.open", file__path="/s", file__access=abi.ACCESS_READ, process__exe="/src") == ["shop/p file.matchPaths[2]"]
+    assert told("file.rename", file__path="/a", file__new_path="/b") == ["shop/p file.matchPaths[1]"]
+    assert told("file.rename", file__path="/a", file__new_path="/c") == ["KubeArmor/DefaultPosture file"]
+    assert told("net.create", net__family=2, net__type=2, net__protocol=17) == ["shop/p network.matchProtocols[1]"]
+    assert told("net.create", net__family=2, net__type=3, net__protocol=1) == ["KubeArmor/DefaultPosture network"]
+
+
+def test_what_many_entries_block_is_told_as_the_postures_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"matchPaths": [{"path": "/a", "action": "Allow"}, *({"path": f"/b{n}"} for n in range(3))]}
+    for most, count in ((3, 1), (2, 2)):
+        monkeypatch.setattr(lower, "TOLD_ONCE", most)
+        found = decided(lowered(document({"file": files})), "file.open", WEB, file__path="/b1", file__access=abi.ACCESS_READ)
+        assert (found.action, len(found.matches)) == (Action.DENY, count)
 
 
 def test_what_an_allow_refuses_is_refused_whatever_the_posture() -> None:

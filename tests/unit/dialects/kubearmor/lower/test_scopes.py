@@ -117,8 +117,12 @@ def test_policies_that_are_never_about_the_same_workload() -> None:
     [host], _ = read(document({"file": {"matchPaths": [{"path": "/a"}]}}, "KubeArmorHostPolicy"))
     web, db = reach(matchLabels={"app": "web"}), reach(matchLabels={"app": "db"})
     either, cluster = reach(**expression("label", "app=web", "app=x")), "KubeArmorClusterPolicy"
+    both = reach(matchLabels={"app": "web"}, **expression("label", "app=web", "app=x"))
+    mixed = reach(**expression("label", "app=web", "tier=front"))
     for one, other, apart in (
-        (web, web, False), (web, db, True), (web, either, False), (db, either, False),
+        (both, either, False), (both, reach(matchLabels={"app": "x"}), True), (mixed, db, False),
+        (either, reach(**expression("label", "app=x", "app=y")), False), (either, reach(**expression("label", "app=y", "app=z")), True),
+        (web, web, False), (web, db, True), (web, either, False), (db, either, True),
         (web, reach(matchLabels={"tier": "front"}), False), (web, reach(namespace="bank", matchLabels={"app": "web"}), True),
         (web, reach(cluster, **expression("namespace", "bank")), True),
         (web, reach(cluster, **expression("namespace", "bank", "shop")), False),
