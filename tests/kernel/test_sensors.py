@@ -78,16 +78,9 @@ BUFFERS = policy(
 )  # fmt: skip
 NAMES = policy("names", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Postfix", "/watched-link")), selector(on(0, "LT", "-100"))]})
 DEADLY = policy("deadly", "kprobes", {**LINKAT, "selectors": [selector(on(3, "Prefix", "deadly"), matchActions=[{"action": "Sigkill"}])]})
-CERTAIN = policy(
-    "certain", "kprobes",
-    {
-        **LINKAT,
-        "selectors": [{
-            "matchArgs": [on(0, "GT", "2")], "matchBinaries": [{"operator": "In", "values": [f"{WORK}/tool"]}],
-            "matchActions": [{"action": "Sigkill"}],
-        }],
-    },
-)  # fmt: skip
+SIGKILL = [{"action": "Sigkill"}]
+BY_TOOL = {"matchBinaries": [{"operator": "In", "values": [f"{WORK}/tool"]}]}
+CERTAIN = policy("certain", "kprobes", {**LINKAT, "selectors": [{"matchArgs": [on(0, "GT", "2")], **BY_TOOL, "matchActions": SIGKILL}]})
 PEERS = policy(
     "peers", "kprobes",
     {
@@ -124,7 +117,6 @@ def waiting(name: str, call: str, args: list[dict[str, Any]], *selectors: dict[s
     return document
 
 
-SIGKILL = [{"action": "Sigkill"}]
 RETURNS = (
     waiting("ends", "vfs_fallocate", arguments({"type": "file"}, {"type": "int"}), {"matchArgs": [on(0, "Postfix", "/file")]}),
     waiting("outer", "vfs_truncate", [{"index": 0, "type": "path"}, {"index": 1, "type": "int64"}], {"matchArgs": [on(1, "Equal", "77")]}),
@@ -144,6 +136,13 @@ RETURNS = (
         [{"index": 1, "type": "char_buf", "sizeArgIndex": 3, "returnCopy": True}, {"index": 2, "type": "size_t"}],
         {"matchArgs": [on(1, "Equal", "r")], "matchReturnArgs": [on(0, "GT", "0")]}, syscall=True,
     ),
+)  # fmt: skip
+MADE = policy(
+    "made", "lsmhooks",
+    {
+        "hook": "inode_mkdir", "args": [{"index": 2, "type": "uint16"}],
+        "selectors": [{"matchArgs": [on(2, "Equal", "493")], "matchBinaries": [{"operator": "In", "values": [str(RETURNER)]}]}],
+    },
 )  # fmt: skip
 PTRACE = ("101", str(0x80000000 | 26))
 TABLES = policy(
@@ -179,7 +178,7 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
     make_work()
     agent = Agent(tmp_path_factory.mktemp("sensors"), "sensors")
     agent.write_policy(SENTINEL.name, SENTINEL.policy())
-    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING, *RETURNS):
+    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING, MADE, *RETURNS):
         agent.write_policy(document["metadata"]["name"], document)
     agent.start("--pin-dir", "/sys/fs/bpf/bpfence-sensors")
     agent.settle()
@@ -400,6 +399,17 @@ def test_a_buffer_as_it_is_at_the_return(sensing: Agent) -> None:
     assert told["reads"] == ([{"bytes_arg": base64.b64encode(b"r").decode()}, {"size_arg": "1"}], 1, "observe")
     (WORK / "file").write_bytes(b"other")
     assert returned(sensing, "fd", "rdonly", "pread", str(WORK / "file")) == ("ok", {})
+
+
+def test_any_lsm_hook(sensing: Agent) -> None:
+    try:
+        result, told = acted(sensing, "exec", str(RETURNER), "mkdir", str(WORK / "made"))
+        assert (result, told) == ("ok", [("made", [{"uint_arg": 0o755}], "observe")])
+        assert acted(sensing, "exec", str(RETURNER), "mkdir", str(WORK / "made"))[0] == "EEXIST"
+        assert acted(sensing, "exec", str(WORK / "twin"), "mkdir", str(WORK / "other-made")) == ("ok", [])
+    finally:
+        for name in ("made", "other-made"):
+            (WORK / name).rmdir()
 
 
 def test_a_function_that_is_not_there_is_told(sensing: Agent) -> None:

@@ -17,18 +17,18 @@ from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.lower import conditions
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
-from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads, known, name_of
+from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, known, name_of
 from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, placed, result_of
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import selectors_of
 from bpfence.dialects.tetragon.read.model import Action as WrittenAction
-from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, Selector, Spec, Tracepoint, TracingPolicy
+from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, LsmHook, Selector, Spec, Tracepoint, TracingPolicy
 from bpfence.documents.report import Report
 from bpfence.errors import Location
 from bpfence.policy import FALSE, Action, Condition, Policy, Probe, Rule, Way
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
-from bpfence.words import quoted, suggest
+from bpfence.words import quoted
 
 LANGUAGE: Final = "tetragon"
 _SEVERITY: Final = {Action.OBSERVE: "info", Action.DENY: "high", Action.KILL: "high"}
@@ -165,7 +165,7 @@ class _Lowering:
         if isinstance(hook, Tracepoint) and hook.raw:
             self.refuse(hook.at("raw"), "raw tracepoints cannot be put in force yet", "leave raw out, and count fields of the format")
             return None
-        if not isinstance(hook, KProbe | Tracepoint):
+        if not isinstance(hook, KProbe | Tracepoint | LsmHook):
             return None
         try:
             probe, found = placed(hook, returns=returns)
@@ -175,7 +175,8 @@ class _Lowering:
         other = self.probes.get(probe.number, probe)
         if msgspec.structs.replace(other, optional=probe.optional) != probe:
             what = f"the sensor on {probe.place} has by chance the number of the one on {other.place}"
-            self.refuse(hook.at("call" if isinstance(hook, KProbe) else "event"), what, "add an argument of type nop to one of them")
+            key = "call" if isinstance(hook, KProbe) else "hook" if isinstance(hook, LsmHook) else "event"
+            self.refuse(hook.at(key), what, "add an argument of type nop to one of them")
             return None
         self.probes[probe.number] = other if probe.optional else probe  # one that cannot be done without is not optional
         return found
@@ -186,8 +187,8 @@ class _Lowering:
         found = None if waits and any(map(_late, selectors)) else known(hook)
         late = False
         if found is None:
-            if not isinstance(hook, KProbe | Tracepoint):
-                self._unknown(section, hook)
+            if not isinstance(hook, KProbe | Tracepoint | LsmHook):
+                self.refuse(hook.place, f"{section} are read, and cannot be put in force yet", "")
                 return
             late = waits and not all(map(self._at_call, selectors or (Selector(place=hook.place),)))
             found = self._sensor(hook, returns=late)
@@ -223,13 +224,6 @@ class _Lowering:
         for test in selector.match_return_args:
             made += self._tried(test.place, partial(conditions.argument, parameter, test, self._values(test)))
         return made
-
-    def _unknown(self, section: str, hook: Hook) -> None:
-        if section in ("uprobes", "usdts"):
-            self.refuse(hook.place, f"{section} are read, and cannot be put in force yet", "")
-            return
-        what = f"hook {quoted(name_of(hook))} cannot be put in force yet"
-        self.refuse(hook.at("hook"), what, suggest(name_of(hook), LSM_HOOKS, f"those that can be are {', '.join(LSM_HOOKS)}"))
 
     def _function(self, hook: KProbe) -> None:
         if hook.syscall and hook.args and (known(hook) is not None or not is_call(hook.call)):

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bpfence.conditions.values import conj
-from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads
+from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads, function_of
 from bpfence.dialects.tetragon.read import words
-from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, Tracepoint
+from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, LsmHook, Tracepoint
 from bpfence.errors import Location
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
-from bpfence.words import quoted
+from bpfence.words import quoted, suggest
 
 MAX_REGISTER: Final = 5
 """Arguments of functions are in registers up to this one."""
@@ -61,13 +61,16 @@ def is_call(function: str) -> bool:
     return function.startswith(_CALLS)
 
 
-def placed(hook: KProbe | Tracepoint, *, returns: bool = False) -> Placed:
+def placed(hook: KProbe | Tracepoint | LsmHook, *, returns: bool = False) -> Placed:
     """The sensor of a hook; of one that waits for the return (`returns`) the one that does, or that of the call alone. UnreadableError: an
     argument cannot be read.
     """
     if isinstance(hook, KProbe) and not _FUNCTION.fullmatch(hook.call):
         hint = "write a function of the kernel; those of calls of 32 bits are not watched yet"
         raise UnreadableError(hook.at("call"), f"{quoted(hook.call)} is no name of a function", hint)
+    if isinstance(hook, LsmHook) and not _FUNCTION.fullmatch(hook.hook):
+        hint = suggest(hook.hook, LSM_HOOKS, "write a hook of include/linux/lsm_hook_defs.h")
+        raise UnreadableError(hook.at("hook"), f"{quoted(hook.hook)} is no name of an LSM hook", hint)
     parameters: dict[int, Parameter] = {}
     arguments = []
     for position, argument in enumerate(hook.args):
@@ -88,9 +91,11 @@ def placed(hook: KProbe | Tracepoint, *, returns: bool = False) -> Placed:
     return Placed(probe, Known(probe.way.value, parameters, also=conj((here,))))
 
 
-def _probe(hook: KProbe | Tracepoint, arguments: tuple[ProbeArgument, ...], result: ProbeArgument | None) -> Probe:
+def _probe(hook: KProbe | Tracepoint | LsmHook, arguments: tuple[ProbeArgument, ...], result: ProbeArgument | None) -> Probe:
     if isinstance(hook, Tracepoint):
         return Probe(Way.TRACEPOINT, f"{hook.subsystem}/{hook.event}", arguments)
+    if isinstance(hook, LsmHook):
+        return Probe(Way.KPROBE, function_of(hook.hook), arguments)
     optional = hook.ignore is not None and hook.ignore.call_not_found
     way = Way.KRETPROBE if result is not None else Way.KPROBE
     return Probe(way, hook.call, arguments, hook.syscall and is_call(hook.call), optional, result)
@@ -138,7 +143,7 @@ def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> N
         raise UnreadableError(argument.at("type"), what, f"types that can be are {known}")
     if argument.index in others:
         raise UnreadableError(argument.place, f"argument {argument.index} is read twice", "read it once")
-    if isinstance(hook, KProbe) and argument.index > MAX_REGISTER:
+    if not isinstance(hook, Tracepoint) and argument.index > MAX_REGISTER:
         what = f"argument {argument.index} is not in a register"
         raise UnreadableError(argument.at("index"), what, f"arguments 0 to {MAX_REGISTER} can be read")
 

@@ -187,7 +187,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         '"call": "list:k"',
     ),
     ({"kprobes": [kprobe({**on(0, "Prefix", "/etc/"), **act("Override", argError=-1)}, call="vfs_fallocate")]}, "{"),
-    ({"lsmhooks": [{"hook": "inode_mkdir"}]}, '"hook": "inode_mkdir"'),
+    ({"lsmhooks": [{"hook": "inode mkdir"}]}, '"hook": "inode mkdir"'),
     ({"loader": True}, '"loader": true'),
     ({"tracepoints": [{"subsystem": "s", "event": "e", "raw": True}]}, '"raw": true'),
     ({"uprobes": [{"path": "/bin/x", "symbols": ["main"]}]}, "{"),

@@ -238,9 +238,10 @@ def test_who_is_to_be_killed_is_killed_at_the_call() -> None:
     found, told = lowered(kprobes=[hook({**on(0, "Equal", "5"), **KILL}, on(0, "Equal", "6"), **RETURNS)])
     assert told == []
     assert {probe.way for probe in found.policy.probes} == {Way.KPROBE, Way.KRETPROBE}
-    assert [(rule.action, rule.events[0]) for rule in found.policy.rules] == [
-        (Action.KILL, "sensor.kprobe"), (Action.OBSERVE, "sensor.kretprobe"),
-    ]  # fmt: skip
+    assert [(rule.action, rule.events) for rule in found.policy.rules] == [
+        (Action.KILL, ("sensor.kprobe",)),
+        (Action.OBSERVE, ("sensor.kretprobe",)),
+    ]
     assert [found.sensors[rule.name].result is None for rule in found.policy.rules] == [True, False]
     alone, _ = lowered(kprobes=[hook({**on(0, "Equal", "5"), **KILL}, **RETURNS)])
     assert [probe.way for probe in alone.policy.probes] == [Way.KPROBE]
@@ -331,3 +332,25 @@ def test_a_hook_that_is_needed_is_not_hidden_by_one_that_is_not(first: bool) -> 
     hooks = [hook(on(0, "Equal", "1"), ignore={"callNotFound": optional}) for optional in (first, not first)]
     found, _ = lowered(kprobes=hooks)
     assert [probe.optional for probe in found.policy.probes] == [False]
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("inode_mkdir", "security_inode_mkdir"), ("cred_prepare", "security_prepare_creds"), ("task_alloc", "security_task_alloc")],
+)
+def test_any_lsm_hook_has_a_sensor_on_the_function_that_asks(name: str, function: str) -> None:
+    found, told = lowered(lsmhooks=[{"hook": name, "args": [{"index": 2, "type": "uint16"}], "selectors": [on(2, "Equal", "5")]}])
+    assert told == []
+    assert [(probe.way, probe.place) for probe in found.policy.probes] == [(Way.KPROBE, function)]
+    sensor = found.sensors["lsmhooks[0].selectors[0]"]
+    assert (sensor.form, sensor.function) == ("process_lsm", name)
+    assert decided(found, sensor__number0=5) == Action.OBSERVE
+    assert decided(found, sensor__number0=6) == Action.NONE
+
+
+def test_a_sensor_on_an_lsm_hook_refuses_nothing() -> None:
+    override = {"matchActions": [{"action": "Override", "argError": -1}]}
+    _, told = lowered(lsmhooks=[{"hook": "inode_mkdir", "selectors": [override]}])
+    assert [one.code for one in told] == ["not-supported"]
+    native, told = lowered(lsmhooks=[{"hook": "file_open", "args": [{"index": 0}], "selectors": [override]}])
+    assert (told, native.policy.probes) == ([], ())
