@@ -97,7 +97,7 @@ enum event_id {
 	EV_NET_RECV = 144,
 	EV_PROCESS_SETID_FAILED = 145,
 	EV_SENSOR_KPROBE = 192,
-	EV_SENSOR_KRETPROBE = 193,
+	EV_SENSOR_KRETPROBE = 193,   /* told when the function returns, with what it was given */
 	EV_SENSOR_TRACEPOINT = 194,
 	EV_SENSOR_RAW_TRACEPOINT = 195,
 	EV_SENSOR_LSM = 196,
@@ -212,6 +212,7 @@ enum num_slot {
 	NUM_SENSOR_2 = 165,
 	NUM_SENSOR_3 = 166,
 	NUM_SENSOR_4 = 167,
+	NUM_SENSOR_RETURN = 168,    /* what the function of a sensor has returned, with the sign put in */
 };
 
 #define FORK_LEVELS 8
@@ -477,11 +478,14 @@ enum sensor_read {
 };
 #define SENSOR_LENGTH_SHIFT 8        /* in `at`: which argument says so */
 #define SENSOR_LENGTH_INT 0x800      /* in `at`: and it has 32 bits */
+#define SENSOR_AT_RETURN 0x1000      /* in `at`: the bytes are those that are there when the function returns, no more than it returns */
 struct sensor {
 	__u32 flags;                 /* bits: SENSOR_USER, SENSOR_CALL */
 	__u16 at[5];                 /* of each argument: which one of the function, or of a tracepoint's record its offset */
 	__u8 read[5];                /* enum sensor_read */
 	__u8 size[5];                /* of a number its bytes, with SENSOR_SIGNED; of a text SENSOR_ROOM_* */
+	__u8 result;                 /* the same of what the function returns; 0: that is not waited for */
+	__u8 pad[3];
 };
 
 /* What is told of struct cred, and of struct user_namespace. */
@@ -712,7 +716,8 @@ enum counter_id {
 	/* Events for which the hook program found no engine in its place: all, and those that were denied. */
 	CNT_UNCERTAIN_ENGINE = 27,
 	CNT_REFUSED_ENGINE = 28,
-	CNT_MAX = 29,
+	CNT_RETURNS_MISSED = 29,     /* calls that sensors saw begin, and not return, before the next one of the same thread there */
+	CNT_MAX = 30,
 };
 /* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64.
  *

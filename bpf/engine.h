@@ -593,6 +593,7 @@ static __always_inline struct scratch *event_load(u32 event, u64 generation, u64
 #define ENGINE_QUIET 5       /* quiet_note; a is `what`, b `layered` */
 #define ENGINE_QUIET_LAYER 11 /* quiet_note_layer */
 #define ENGINE_SOCKET_NOTE 10 /* socket_note */
+#define ENGINE_PATH_NAMED 13 /* path_named; a is which */
 #define ENGINE_FILE_NOTE 12 /* file_note_decided; a is `what`, b the file */
 /* In place of the slot stands `what`. */
 #define ENGINE_FILE_QUIET 6  /* file_quiet of file a */
@@ -624,6 +625,8 @@ static __always_inline u64 engine_own(u32 what, u32 slot, u64 a, u64 b, u64 c)
 		return decide_rules(slot) ? decide_outcome(slot) : 0;
 	case ENGINE_PATH:
 		return path_resolve(slot, a);
+	case ENGINE_PATH_NAMED:
+		return path_named(slot, a);
 	case ENGINE_MOUNT:
 		return mount_of(a);
 	case ENGINE_MOUNT_WHOLE:

@@ -502,6 +502,8 @@ struct bpf_iter__task {
 struct pt_regs { /* x86-64 */
 	unsigned long bp;
 	unsigned long bx;
+	unsigned long ax;
+	unsigned long sp;
 	unsigned long cx;
 	unsigned long r10;
 	unsigned long r9;

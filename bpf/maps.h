@@ -198,6 +198,57 @@ MAP struct {
 	__type(value, struct sensor);
 } sensors SEC(".maps");
 
+/* Calls of functions whose return a sensor waits for: what it has read of each when the function was called. Written by sensor_entry, taken by
+ * sensor_return. A call that never returns, or whose return the kernel does not tell, stays until its place is needed.
+ */
+#define FRAMES 1024
+#define FRAME_DATA 2048
+#define FRAME_TEXT 1024 /* a text has less bytes than that */
+#define FRAME_NUMBERS 12
+#define FRAME_TEXTS 14
+
+struct frame_key {
+	u64 thread; /* as bpf_get_current_pid_tgid has it */
+	u64 stack;  /* where the function's return address is: no two calls of a thread at one time have it in one place */
+};
+
+struct frame {
+	struct frame_key key;
+	u64 cookie;
+	u64 start;                /* of the thread: another one may have its number by then */
+	u32 present;              /* bits: of the numbers, in the order of FRAME_EACH_NUMBER */
+	u32 uncertain;
+	u32 text_present;         /* bits: of the texts, in the order of frame_text */
+	u32 text_uncertain;
+	u64 num[FRAME_NUMBERS];
+	u64 pointer[SENSOR_ARGS]; /* of what is read at the return */
+	u64 length[SENSOR_ARGS];
+	u16 offset[FRAME_TEXTS];
+	u16 size[FRAME_TEXTS];
+	u64 end;                  /* key.stack once more, written last */
+	u8 data[FRAME_DATA];
+};
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FRAMES);
+	__type(key, struct frame_key);
+	__type(value, struct frame);
+} frames SEC(".maps");
+
+/* Where one is put together, or taken apart: programs of kprobes are not preempted, and none runs within another. */
+struct frame_space {
+	struct frame frame;
+	u8 slack[FRAME_TEXT];
+};
+
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct frame_space);
+} frame_spaces SEC(".maps");
+
 /* One record an executed program, key exec_id; reference counted, see exec_image. */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -12,15 +12,20 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define GIVEN NUM_CALL_ARG0 /* where the arguments lie as they were given, without being numbers of the event */
 #define GIVEN_MAX 6
 
-static __always_inline void set_number(struct scratch *s, u32 number, u64 value, u32 size)
+static __always_inline void set_sized(struct scratch *s, u32 slot, u64 value, u32 size)
 {
-	u64 at = MASKED(NUM_SENSOR_0 + number, ABI_NUM_SLOTS - 1);
+	u64 at = MASKED(slot, ABI_NUM_SLOTS - 1);
 	u32 unused = 64 - (size & ~SENSOR_SIGNED & 15) * 8;
 
 	if (unused < 64)
 		value = size & SENSOR_SIGNED ? (u64)((s64)(value << unused) >> unused) : value << unused >> unused;
 	s->num[at] = value;
 	s->num_present[MASKED(at / 64, ABI_NUM_WORDS - 1)] |= NUM_BIT(at);
+}
+
+static __always_inline void set_number(struct scratch *s, u32 number, u64 value, u32 size)
+{
+	set_sized(s, NUM_SENSOR_0 + number, value, size);
 }
 
 /* Whether an address is one of the kernel's memory: those of processes are below. */
@@ -347,7 +352,7 @@ static __always_inline void sensor_read(struct scratch *s, u32 slot, const struc
 	for (i = 0; i < SENSOR_ARGS; i++) {
 		u32 read = sensor->read[i], at = sensor->at[i], flags = (sensor->flags & 0xff) | (u32)sensor->size[i] << 8;
 
-		if (!read)
+		if (!read || (!recorded && at & SENSOR_AT_RETURN))
 			continue;
 		if (!recorded)
 			sensor_argument(slot, i, read, flags | at >> SENSOR_LENGTH_SHIFT << 16, 0);
@@ -374,6 +379,236 @@ int sensor_kprobe(struct pt_regs *ctx)
 	set_num(s, NUM_HOOK, cookie);
 	sensor_registers(s, sensor, ctx);
 	sensor_read(s, slot, sensor, 0, false);
+	decide(slot);
+	scratch_give(s, slot);
+	return 0;
+}
+
+/* ---- returns ---- */
+
+/* The numbers of a frame, each with its place. No table of constants: they would lie elsewhere in the object without a shared engine. */
+#define FRAME_EACH_NUMBER(DO) \
+	DO(0, NUM_NET_FAMILY) \
+	DO(1, NUM_NET_TYPE) \
+	DO(2, NUM_NET_PROTOCOL) \
+	DO(3, NUM_NET_LOCAL_PORT) \
+	DO(4, NUM_NET_PEER_PORT) \
+	DO(5, NUM_FILE_MODE) \
+	DO(6, NUM_FILE_MEMFD) \
+	DO(7, NUM_SENSOR_0) \
+	DO(8, NUM_SENSOR_1) \
+	DO(9, NUM_SENSOR_2) \
+	DO(10, NUM_SENSOR_3) \
+	DO(11, NUM_SENSOR_4)
+
+/* The string slot of text `i` of a frame: both paths, both addresses, the texts and the structures of arguments. */
+static __always_inline u32 frame_text(u32 i)
+{
+	if (i < 2)
+		return STR_FILE_PATH + i;
+	return i < 4 ? STR_NET_PEER_IP + i - 2 : STR_SENSOR_0 + i - 4;
+}
+
+static __always_inline struct frame_space *frame_space(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&frame_spaces, &zero);
+}
+
+static __always_inline u64 thread_start(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, start_boottime);
+}
+
+/* The texts of the event into the frame: one for which there is no room is uncertain. */
+__noinline int frame_put_texts(u32 slot)
+{
+	struct frame_space *space = frame_space();
+	struct scratch *s = scratch_at(slot);
+	u32 i, used = 0;
+
+	if (!s || !space)
+		return 0;
+	for (i = 0; i < FRAME_TEXTS; i++) {
+		u64 str = MASKED((u64)frame_text(i), ABI_STR_SLOTS - 1), from, size;
+
+		if (s->str_uncertain & STR_BIT(str))
+			space->frame.text_uncertain |= 1U << i;
+		if (!has_str(s, str))
+			continue;
+		from = MASKED((u64)s->str_offset[str], SCRATCH_MASK);
+		size = s->str_length[str];
+		if (size >= FRAME_TEXT || used + size >= FRAME_DATA) {
+			space->frame.text_uncertain |= 1U << i;
+			continue;
+		}
+		used = MASKED(used, FRAME_DATA - 1);
+		bpf_probe_read_kernel(&space->frame.data[used], MASKED(size, FRAME_TEXT - 1), &s->data[from]);
+		space->frame.text_present |= 1U << i;
+		space->frame.offset[i] = used;
+		space->frame.size[i] = size;
+		used += size;
+	}
+	return 0;
+}
+
+/* What the event has come by so far, into the frame. */
+static __always_inline void frame_put(struct scratch *s, u32 slot, struct frame *frame, const struct sensor *sensor)
+{
+	u32 i;
+
+	frame->present = frame->uncertain = frame->text_present = frame->text_uncertain = 0;
+#define PUT(i, slot_) \
+	frame->num[i] = s->num[slot_]; \
+	frame->present |= (u32)has_num(s, slot_) << i; \
+	frame->uncertain |= (u32) !!num_is_uncertain(s, slot_) << i;
+	FRAME_EACH_NUMBER(PUT)
+#undef PUT
+#pragma unroll
+	for (i = 0; i < SENSOR_ARGS; i++) {
+		frame->pointer[i] = s->num[GIVEN + i];
+		frame->length[i] = s->num[MASKED(GIVEN + GIVEN_MAX + (sensor->at[i] >> SENSOR_LENGTH_SHIFT & 7), ABI_NUM_SLOTS - 1)];
+	}
+	frame_put_texts(slot);
+}
+
+/* The frame's values into an event that has none yet. Its texts have the place of file.path's, which is none that could be walked any more. */
+__noinline int frame_take(u32 slot)
+{
+	struct frame_space *space = frame_space();
+	struct scratch *s = scratch_at(slot);
+	u32 i;
+
+	if (!s || !space)
+		return 0;
+	bpf_probe_read_kernel(s->data, FRAME_DATA, space->frame.data);
+#define TAKE(i, slot_) \
+	if (space->frame.present & 1U << i) \
+		set_num(s, slot_, space->frame.num[i]); \
+	if (space->frame.uncertain & 1U << i) \
+		set_num_uncertain(s, slot_);
+	FRAME_EACH_NUMBER(TAKE)
+#undef TAKE
+#pragma unroll
+	for (i = 0; i < FRAME_TEXTS; i++) {
+		s->str_tried |= STR_BIT(frame_text(i));
+		if (space->frame.text_present & 1U << i)
+			set_str(s, frame_text(i), space->frame.offset[i], space->frame.size[i]);
+		if (space->frame.text_uncertain & 1U << i)
+			s->str_uncertain |= STR_BIT(frame_text(i));
+	}
+	if (s->str_uncertain & STR_BIT(STR_FILE_PATH))
+		s->flags |= EVENT_PATH_UNCERTAIN;
+	if (s->str_uncertain & STR_BIT(STR_FILE_NEW_PATH))
+		s->flags |= EVENT_NEW_PATH_UNCERTAIN;
+	return 0;
+}
+
+SEC("kprobe")
+int sensor_entry(struct pt_regs *ctx)
+{
+	struct frame_key key = { bpf_get_current_pid_tgid(), ctx->sp };
+	struct frame_space *space;
+	struct sensor *sensor;
+	struct inode *inode;
+	struct scratch *s;
+	u64 cookie;
+	u32 slot;
+
+	if (!may_concern(EV_SENSOR_KRETPROBE))
+		return 0;
+	cookie = bpf_get_attach_cookie(ctx);
+	sensor = bpf_map_lookup_elem(&sensors, &cookie);
+	space = frame_space();
+	s = sensor && space ? event_begin(EV_SENSOR_KRETPROBE, &slot) : NULL;
+	if (!s)
+		return 0;
+	s->features = 0;
+	sensor_registers(s, sensor, ctx);
+	sensor_read(s, slot, sensor, 0, false);
+	engine(ENGINE_PATH_NAMED, slot, 0, 0, 0);
+	engine(ENGINE_PATH_NAMED, slot, 1, 0, 0);
+	inode = (void *)s->inode;
+	if (inode)
+		set_num(s, NUM_FILE_MODE, BPF_CORE_READ(inode, i_mode));
+	space->frame.key = key;
+	space->frame.cookie = cookie;
+	space->frame.start = thread_start();
+	space->frame.end = key.stack;
+	frame_put(s, slot, &space->frame, sensor);
+	if (bpf_map_lookup_elem(&frames, &key))
+		count(CNT_RETURNS_MISSED);
+	bpf_map_update_elem(&frames, &key, &space->frame, BPF_ANY);
+	scratch_give(s, slot);
+	return 0;
+}
+
+static __always_inline struct frame *frame_at(struct frame_key *key, u64 cookie, u64 stack)
+{
+	struct frame *frame;
+
+	key->stack = stack;
+	frame = bpf_map_lookup_elem(&frames, key);
+	return frame && frame->cookie == cookie ? frame : NULL;
+}
+
+/* The frame of a call that returns, out of the map and into the space. What kernels tell of the stack is up to two words above where the return
+ * address was.
+ */
+static __always_inline bool frame_found(struct frame_space *space, u64 cookie, u64 stack)
+{
+	struct frame_key key = { bpf_get_current_pid_tgid(), 0 };
+	struct frame *frame = frame_at(&key, cookie, stack - 8);
+
+	if (!frame)
+		frame = frame_at(&key, cookie, stack);
+	if (!frame)
+		frame = frame_at(&key, cookie, stack - 16);
+	if (!frame)
+		return false;
+	bpf_probe_read_kernel(&space->frame, sizeof(space->frame), frame);
+	bpf_map_delete_elem(&frames, &key);
+	return space->frame.key.thread == key.thread && space->frame.key.stack == key.stack && space->frame.end == key.stack &&
+	       space->frame.cookie == cookie && space->frame.start == thread_start();
+}
+
+SEC("kretprobe")
+int sensor_return(struct pt_regs *ctx)
+{
+	u64 cookie, result = ctx->ax;
+	struct frame_space *space;
+	struct sensor *sensor;
+	struct scratch *s;
+	u32 slot, i;
+
+	if (!may_concern(EV_SENSOR_KRETPROBE))
+		return 0;
+	cookie = bpf_get_attach_cookie(ctx);
+	sensor = bpf_map_lookup_elem(&sensors, &cookie);
+	space = frame_space();
+	if (!sensor || !space || !frame_found(space, cookie, ctx->sp))
+		return 0;
+	s = event_begin(EV_SENSOR_KRETPROBE, &slot);
+	if (!s)
+		return 0;
+	set_num(s, NUM_HOOK, cookie);
+	frame_take(slot);
+	set_sized(s, NUM_SENSOR_RETURN, result, sensor->result);
+	result = s->num[NUM_SENSOR_RETURN];
+#pragma unroll
+	for (i = 0; i < SENSOR_ARGS; i++) {
+		u32 at = sensor->at[i], which = at >> SENSOR_LENGTH_SHIFT & 7, flags = (sensor->flags & 0xff) | (u32)sensor->size[i] << 8;
+		u64 length = at & SENSOR_LENGTH_INT ? (u32)space->frame.length[i] : space->frame.length[i];
+
+		if (!(at & SENSOR_AT_RETURN) || (s64)result <= 0)
+			continue;
+		s->num[GIVEN + i] = space->frame.pointer[i];
+		s->num[MASKED(GIVEN + GIVEN_MAX + which, ABI_NUM_SLOTS - 1)] = result < length ? result : length;
+		sensor_argument(slot, i, SENSOR_BYTES, flags | which << 16, 0);
+	}
 	decide(slot);
 	scratch_give(s, slot);
 	return 0;

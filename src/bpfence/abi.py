@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "4ea00180ceb4d339"
+ABI_HASH: Final = "1f94ab3658ea6c6e"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -102,6 +102,7 @@ SENSOR_ROOM_NEW_PATH: Final = 1
 SENSOR_ROOM_PATH: Final = 2
 SENSOR_LENGTH_SHIFT: Final = 8
 SENSOR_LENGTH_INT: Final = 2048
+SENSOR_AT_RETURN: Final = 4096
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
@@ -329,6 +330,7 @@ NUM_SENSOR_1: Final = 164
 NUM_SENSOR_2: Final = 165
 NUM_SENSOR_3: Final = 166
 NUM_SENSOR_4: Final = 167
+NUM_SENSOR_RETURN: Final = 168
 
 # enum str_slot
 STR_PROCESS_EXE: Final = 0
@@ -434,7 +436,8 @@ CNT_REFUSED_VALUE: Final = 25
 CNT_REFUSED_TABLE: Final = 26
 CNT_UNCERTAIN_ENGINE: Final = 27
 CNT_REFUSED_ENGINE: Final = 28
-CNT_MAX: Final = 29
+CNT_RETURNS_MISSED: Final = 29
+CNT_MAX: Final = 30
 
 EVENT_ID: Final[dict[str, int]] = {
     "EV_NONE": 0,
@@ -608,6 +611,7 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_SENSOR_2": 165,
     "NUM_SENSOR_3": 166,
     "NUM_SENSOR_4": 167,
+    "NUM_SENSOR_RETURN": 168,
 }
 
 STR_SLOT: Final[dict[str, int]] = {
@@ -718,7 +722,8 @@ COUNTER_ID: Final[dict[str, int]] = {
     "CNT_REFUSED_TABLE": 26,
     "CNT_UNCERTAIN_ENGINE": 27,
     "CNT_REFUSED_ENGINE": 28,
-    "CNT_MAX": 29,
+    "CNT_RETURNS_MISSED": 29,
+    "CNT_MAX": 30,
 }
 
 CONSTANTS: Final[dict[str, int]] = {
@@ -808,14 +813,16 @@ CALL_OFFSETS: Final[dict[str, int]] = {
     "text": 36,
 }
 
-SENSOR_FORMAT: Final = "<I5H5s5s"
+SENSOR_FORMAT: Final = "<I5H5s5sB3s"
 SENSOR_STRUCT: Final = struct.Struct(SENSOR_FORMAT)
-SENSOR_SIZE: Final = 24
+SENSOR_SIZE: Final = 28
 SENSOR_OFFSETS: Final[dict[str, int]] = {
     "flags": 0,
     "at": 4,
     "read": 14,
     "size": 19,
+    "result": 24,
+    "pad": 25,
 }
 
 SENSOR_CRED_FORMAT: Final = "<IIIIIIIIIIQQQ"

@@ -159,6 +159,7 @@ EVENTS: Final = (
     EventType("process.setid_failed", "EV_PROCESS_SETID_FAILED", "user or group ids could not be changed by a set*id call: before its hook, or after it", (), False),
     EventType("process.memory", "EV_PROCESS_MEMORY", "memory without a named file behind it as it is (anonymous, written, writable, memfd) is about to become executable", ("memory",), True),
     EventType("sensor.kprobe", "EV_SENSOR_KPROBE", "a function of the kernel that a policy names is called", (), False, killable=True, sensor=True),
+    EventType("sensor.kretprobe", "EV_SENSOR_KRETPROBE", "a function of the kernel that a policy names has returned: with what it was given, and what it returns", (), False, killable=True, sensor=True),
     EventType("sensor.tracepoint", "EV_SENSOR_TRACEPOINT", "a tracepoint that a policy names is passed", (), False, killable=True, sensor=True),
 )
 
@@ -258,6 +259,7 @@ FIELDS: Final = (
     Field("setns.flags", Kind.FLAGS, "NUM_NS_FLAGS", "CLONE_NEW* of the namespaces joined, as asked for or else those that the descriptor stands for: any of the named", ("kernel.setns",), names="clone"),
     Field("sensor.number", Kind.NUMBER, "NUM_HOOK", "which sensor it was", ("sensor.",), unit="number of a sensor"),
     *(Field(f"sensor.number{n}", Kind.NUMBER, f"NUM_SENSOR_{n}", f"argument {n} of a sensor, counted from 0, where it is a number; negative ones as unsigned numbers of 64 bits", ("sensor.",), unit=ANY_NUMBER) for n in range(5)),
+    Field("sensor.result", Kind.NUMBER, "NUM_SENSOR_RETURN", "what the function of a sensor has returned; negative numbers as unsigned ones of 64 bits", ("sensor.",), unit=ANY_NUMBER),
     *(Field(f"sensor.text{n}", Kind.STRING, f"STR_SENSOR_{n}", f"argument {n} of a sensor, where it is a text", ("sensor.",)) for n in range(5)),
     Field("io_uring.op", Kind.NAMED, "NUM_IO_URING_OP", "override_creds, sqpoll or cmd", ("kernel.io_uring",), names="io_uring_op"),
 )

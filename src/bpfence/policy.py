@@ -216,6 +216,7 @@ class Read(enum.IntEnum):
 class ProbeArgument(msgspec.Struct, frozen=True):
     """One argument: which one, counted from 0 (of a tracepoint which field of its record, common ones counted), and what it is. `size`: of
     a number, in bytes; of a tracepoint's field the record knows better. `length`: of bytes, the argument that says how many there are.
+    `at_return`: they are read when the function returns, no more than it returns.
     """
 
     index: int
@@ -223,12 +224,14 @@ class ProbeArgument(msgspec.Struct, frozen=True):
     size: int = 8
     signed: bool = False
     length: int = 0
+    at_return: bool = False
 
 
 class Way(enum.Enum):
     """How a sensor is attached: the event that it makes."""
 
     KPROBE = "sensor.kprobe"
+    KRETPROBE = "sensor.kretprobe"
     TRACEPOINT = "sensor.tracepoint"
 
     __hash__ = object.__hash__
@@ -239,6 +242,7 @@ class Probe(msgspec.Struct, frozen=True):
 
     `place`: a function of the kernel; a tracepoint as "subsystem/name". `call`: the function is that of a system call, `place` begins with
     "sys_" and arguments are the caller's. `optional`: where there is no such place, nothing is missed.
+    `result`: what the function returns, a number; of Way.KRETPROBE, whose events are told then, with what was read when it was called.
     Two with the same place and arguments are one, whoever asks for them.
     """
 
@@ -247,6 +251,7 @@ class Probe(msgspec.Struct, frozen=True):
     arguments: tuple[ProbeArgument, ...] = ()
     call: bool = False
     optional: bool = False
+    result: ProbeArgument | None = None
 
     @property
     def number(self) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import mmap
 import os
 import re
@@ -295,7 +296,7 @@ class Engine:
 
     def _adopt_sensors(self) -> None:
         """The programs of sensors that an earlier agent has attached: they can be attached to more."""
-        for program in sensors.PROGRAMS.values():
+        for program in itertools.chain.from_iterable(sensors.PROGRAMS.values()):
             if program in self._programs:
                 self._sensing[program] = self._programs.pop(program)
 
@@ -465,13 +466,12 @@ class Engine:
         self._unplaced = {}
         hints = sensors.Hints()
         for probe in probes:
-            program = self._sensing.get(sensors.PROGRAMS[probe.way])
-            if program is None:  # its event is not supported, which is told
+            if any(program not in self._sensing for program in sensors.PROGRAMS[probe.way]):  # its event is not supported, which is told
                 continue
             try:
                 if probe.number in self._placeless:
                     raise self._placeless[probe.number]
-                self._put_sensor(probe, program, hints)
+                self._put_sensor(probe, hints)
             except NoDescriptorsError:
                 raise
             except KernelError as error:
@@ -479,14 +479,21 @@ class Engine:
                 if not (probe.optional and isinstance(error, sensors.NoPlaceError)):
                     self._unplaced[probe.number] = f"{error}{f' ({error.hint})' if error.hint else ''}"
 
-    def _put_sensor(self, probe: Probe, program: int, hints: sensors.Hints) -> None:
-        name = sensors.link_name(probe)
+    def _put_sensor(self, probe: Probe, hints: sensors.Hints) -> None:
         if probe.number not in self._described:
             # Of one that an earlier agent has attached, too: that may have had it read in another way.
             self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe, hints))
             self._described.add(probe.number)
-        if name not in self._links:
-            self._keep_link(name, sensors.attach(probe, program, self._features.machine, hints))
+        attached: list[str] = []
+        try:
+            for name, program in zip(sensors.link_names(probe), sensors.PROGRAMS[probe.way], strict=True):
+                if name not in self._links:
+                    self._keep_link(name, sensors.attach(probe, program, self._sensing[program], self._features.machine, hints))
+                    attached.append(name)
+        except KernelError:
+            for name in reversed(attached):  # one program of two sees nothing
+                self._detach(name)
+            raise
 
     def unplaced(self) -> dict[int, str]:
         """The sensors (by `Probe.number`) that the last call of `attach` could not attach, with reasons; none that is optional and has no
@@ -509,7 +516,7 @@ class Engine:
             if self._closed:
                 return ()
             self._retire()
-            placed = {sensors.link_name(probe): probe for probe in probes if probe.way.value in events}
+            placed = {name: probe for probe in probes if probe.way.value in events for name in sensors.link_names(probe)}
             kept = {choice.program for choice in self.plan.for_events(events, results)} | placed.keys()
             gone = [program for program in reversed(self._links) if program not in kept]  # what was attached last sees more than the first
             self._put_calls(kept)

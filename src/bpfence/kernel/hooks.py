@@ -130,8 +130,8 @@ def _tail(program: str, function: str, rows: Iterable[Row]) -> Row:
     return Row(f"tail:{program}", (Variant(program),), tuple(events), Kind.TAIL, function, optional=True, whole=True)
 
 
-def _sensor(way: str) -> Row:
-    return Row(f"sensor:{way}", (Variant(f"sensor_{way}"),), (f"sensor.{way}",), Kind.SENSOR, needs="attach_cookie")
+def _sensor(way: str, program: str = "") -> Row:
+    return Row(f"sensor:{way}", (Variant(f"sensor_{program or way}"),), (f"sensor.{way}",), Kind.SENSOR, needs="attach_cookie")
 
 
 def _move(program: str, kind: Kind) -> Row:
@@ -303,6 +303,8 @@ _ATTACHED: Final = (
     *_setid("setuid setreuid setresuid", "process.setuid"),
     *_setid("setgid setregid setresgid", "process.setgid"),
     _sensor("kprobe"),
+    _sensor("kretprobe", "return"),
+    _sensor("kretprobe", "entry"),
     _sensor("tracepoint"),
 )
 PROGRAMS: Final = (*_ATTACHED, _tail(ENDED, f"{_SYSCALL}dup", _ATTACHED))

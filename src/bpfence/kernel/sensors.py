@@ -22,8 +22,13 @@ from bpfence.kernel.features import SYSCALL_PREFIX
 from bpfence.policy import Probe, ProbeArgument, Read, Way
 from bpfence.words import quoted
 
-PROGRAMS: Final = {way: f"sensor_{way.value.rpartition('.')[2]}" for way in Way}
-"""By the way of attaching: the program of bpf/sensor.bpf.c."""
+PROGRAMS: Final = {
+    Way.KPROBE: ("sensor_kprobe",), Way.KRETPROBE: ("sensor_return", "sensor_entry"), Way.TRACEPOINT: ("sensor_tracepoint",),
+}  # fmt: skip
+"""By the way of attaching: the programs of bpf/sensor.bpf.c, in the order in which they are attached."""
+_RETURN: Final = "sensor_return"
+_RETPROBE: Final = 1
+"""In the config of a kprobe's perf event: /sys/bus/event_source/devices/kprobe/format/retprobe."""
 APART: Final = "-"
 """What sets a program's name and a sensor's number apart in the name of a link."""
 _DEVICES: Final = Path("/sys/bus/event_source/devices")
@@ -44,7 +49,7 @@ FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
 """What is a file: the first of a sensor is file.path, the second file.new_path."""
 _TEXTS: Final = frozenset((abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_BYTES))
 """What may be longer than a text's own place: names of modules and devices never are."""
-_TITLES: Final = {Way.KPROBE: "kprobe on", Way.TRACEPOINT: "tracepoint"}
+_TITLES: Final = {Way.KPROBE: "kprobe on", Way.KRETPROBE: "kretprobe on", Way.TRACEPOINT: "tracepoint"}
 
 
 class NoPlaceError(KernelError):
@@ -62,9 +67,9 @@ class FormatField(NamedTuple):
     array: bool
 
 
-def link_name(probe: Probe) -> str:
-    """The name of a sensor's link among those of programs."""
-    return f"{PROGRAMS[probe.way]}{APART}{probe.number:08x}"
+def link_names(probe: Probe) -> tuple[str, ...]:
+    """The names of a sensor's links among those of programs, one for each program of its way."""
+    return tuple(f"{program}{APART}{probe.number:08x}" for program in PROGRAMS[probe.way])
 
 
 def described(probe: Probe) -> str:
@@ -90,16 +95,25 @@ def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
             at[number], read[number], size[number] = _in_record(probe, argument, fields)
         elif argument.read is Read.BYTES:
             at[number] |= argument.length << abi.SENSOR_LENGTH_SHIFT | _length_flag(probe, argument)
+            at[number] |= abi.SENSOR_AT_RETURN if argument.at_return else 0
         elif argument.read in (Read.NUMBER, Read.FD):
-            size[number] = argument.size | (abi.SENSOR_SIGNED if argument.signed else 0)
+            size[number] = _sized(argument)
         if argument.read in FILES:
             size[number] |= second << abi.SENSOR_SECOND_SHIFT
             second = 1
     flags = (abi.SENSOR_CALL if probe.call else 0) | (abi.SENSOR_USER if probe.call or _of_calls(probe) else 0)
+    late = [number for number in range(abi.SENSOR_ARGS) if at[number] & abi.SENSOR_AT_RETURN]
     for number in range(abi.SENSOR_ARGS):
-        if read[number] in _TEXTS and rooms:
+        if read[number] in _TEXTS and rooms and number not in late:
             size[number] = rooms.pop(0)
-    return abi.SENSOR_STRUCT.pack(flags, *at, bytes(read), bytes(size))
+    for number in late[:1]:  # the other room has what was read before
+        size[number] = abi.SENSOR_ROOM_NEW_PATH
+    result = _sized(probe.result) if probe.result is not None else 0
+    return abi.SENSOR_STRUCT.pack(flags, *at, bytes(read), bytes(size), result, bytes(3))
+
+
+def _sized(argument: ProbeArgument) -> int:
+    return argument.size | (abi.SENSOR_SIGNED if argument.signed else 0)
 
 
 def _length_flag(probe: Probe, argument: ProbeArgument) -> int:
@@ -165,15 +179,15 @@ def descriptor_of(probe: Probe, hints: Hints) -> bytes:
     return descriptor(probe, tracepoint(probe.place, hints)[1] if probe.way is Way.TRACEPOINT else ())
 
 
-def attach(probe: Probe, program_fd: int, machine: str, hints: Hints) -> int:
-    """Attaches the program of its way to a sensor: the descriptor of the link. KernelError: it cannot be; NoPlaceError: there is no such
+def attach(probe: Probe, program: str, program_fd: int, machine: str, hints: Hints) -> int:
+    """Attaches a program of its way to a sensor: the descriptor of the link. KernelError: it cannot be; NoPlaceError: there is no such
     place.
     """
     if probe.way is Way.TRACEPOINT:
         found = libbpf.attach_event(program_fd, _TRACEPOINT_TYPE, tracepoint(probe.place, hints)[0], None, 0, probe.number)
     else:
         name = function_of(probe, machine)
-        found = libbpf.attach_event(program_fd, _device("kprobe"), 0, name.encode(), 0, probe.number)
+        found = libbpf.attach_event(program_fd, _device("kprobe"), _RETPROBE if program == _RETURN else 0, name.encode(), 0, probe.number)
         if found == -errno.ENOENT:
             raise hints.missing(f"this kernel has no function {name}", name, None if probe.optional else lambda: hints.functions)
     return libbpf.check(found, f"attaching a {described(probe)}")

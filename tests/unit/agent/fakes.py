@@ -96,7 +96,7 @@ class FakeEngine:
 
     def attach(
         self, events: Collection[str], results: Collection[str] = (), probes: Collection[Probe] = (), *, again: bool = False
-    ) -> dict[str, str]:  # fmt: skip
+    ) -> dict[str, str]:
         self.probes = tuple(probes)
         self.calls.append(("attach", frozenset(events)))
         self.attached_in.append(threading.current_thread().name)

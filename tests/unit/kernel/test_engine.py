@@ -25,7 +25,7 @@ from bpfence.kernel.hooks import KNOWN, MOVES, PROGRAMS
 from bpfence.kernel.libbpf import LoadFailure, Object
 from bpfence.kernel.programs import target_of
 from bpfence.policy import Probe as Sensor
-from bpfence.policy import Way
+from bpfence.policy import ProbeArgument, Read, Way
 
 YES = Probe(Answer.YES)
 FUNCTIONS = {target_of(row, "lsm"): ("int",) * (row.variants[-1].parameters or 0) for row in PROGRAMS}
@@ -439,7 +439,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Where sensors have been attached. There is no function that is called missing."""
     places: list[str] = []
 
-    def attach(probe: Sensor, program: int, machine: str, hints: sensors.Hints) -> int:
+    def attach(probe: Sensor, program: str, fd: int, machine: str, hints: sensors.Hints) -> int:
         if probe.place == "missing":
             raise sensors.NoPlaceError("this kernel has no function missing", missing="missing", hint="there is mising")
         if probe.place == "refused":
@@ -463,15 +463,35 @@ def test_sensors_share_a_program_that_is_loaded_for_them_alone(fake: type[FakeOb
     assert engine.unplaced() == {}
 
 
+def test_a_sensor_of_a_return_has_two_programs_or_none(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one at the return is there first, and goes last: no call is seen that would have no end."""
+    done: list[str] = []
+
+    def attach(probe: Sensor, program: str, *_: object) -> int:
+        if probe.place == "half" and program == "sensor_entry":
+            raise KernelError("attaching a kretprobe on half: EINVAL")
+        done.append(f"{program} {probe.place}")
+        return os.open(os.devnull, os.O_RDONLY)
+
+    monkeypatch.setattr(sensors, "attach", attach)
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    whole, half = (Sensor(Way.KRETPROBE, place, result=ProbeArgument(0, Read.NUMBER, 4, signed=True)) for place in ("whole", "half"))
+    engine.attach(["sensor.kretprobe"], probes=[whole, half])
+    assert done == ["sensor_return whole", "sensor_entry whole", "sensor_return half"]
+    assert set(engine.unplaced()) == {half.number}
+    assert {name for name in engine.attached() if sensors.APART in name} == set(sensors.link_names(whole))
+    assert engine.release(["file.open"])[:2] == tuple(reversed(sensors.link_names(whole)))
+
+
 def test_sensors_that_no_rule_needs_any_more_are_detached(fake: type[FakeObject], placed: list[str]) -> None:
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
     kept, gone = sensor("a"), sensor("b")
     engine.attach(["sensor.kprobe"], probes=[kept, gone])
-    assert engine.release(["sensor.kprobe"], probes=[kept]) == (sensors.link_name(gone),)
+    assert engine.release(["sensor.kprobe"], probes=[kept]) == (*sensors.link_names(gone),)
     assert {int.from_bytes(key, "little") for key in engine._maps["sensors"].all_keys()} == {kept.number}
     engine.attach(["sensor.kprobe"], probes=[kept, gone])
     assert placed == ["a", "b", "b"]
-    assert set(engine.release(["file.open"])) == {sensors.link_name(kept), sensors.link_name(gone)}
+    assert set(engine.release(["file.open"])) == {*sensors.link_names(kept), *sensors.link_names(gone)}
     assert engine._maps["sensors"].all_keys() == []
     engine.attach(["sensor.kprobe"], probes=[kept])
     assert sum("sensor_kprobe" in loaded for loaded in fake.loads) == 2
@@ -481,16 +501,18 @@ def test_sensors_of_an_earlier_agent_go_on(fake: type[FakeObject], placed: list[
     engine = Engine(FEATURES, "lsm", Path("x.o"), None)
     engine.attach(["file.open"])
     old = [sensor("a"), sensor("b")]
-    engine._links |= {name: os.open(os.devnull, os.O_RDONLY) for name in map(sensors.link_name, old)}
+    engine._links |= {name: os.open(os.devnull, os.O_RDONLY) for one in old for name in sensors.link_names(one)}
     monkeypatch.setattr(libbpf, "program_of", os.dup)
-    engine._programs |= engine_module._programs({name: engine._links[name] for name in map(sensors.link_name, old)})
+    engine._programs |= engine_module._programs({name: engine._links[name] for one in old for name in sensors.link_names(one)})
     engine._adopt_sensors()
     assert set(engine._sensing) == {"sensor_kprobe"}
     assert "sensor_kprobe" not in engine._programs
     engine.attach(["sensor.kprobe"], probes=[*old, sensor("c")])
     assert placed == ["c"]
     assert not any("sensor_kprobe" in loaded for loaded in fake.loads)
-    assert engine.release(["sensor.kprobe"], probes=[sensor("c")])[:2] == tuple(map(sensors.link_name, reversed(old)))
+    assert engine.release(["sensor.kprobe"], probes=[sensor("c")])[:2] == tuple(
+        name for one in reversed(old) for name in sensors.link_names(one)
+    )
 
 
 def test_a_sensor_without_a_place_keeps_no_other_from_its_own(fake: type[FakeObject], placed: list[str]) -> None:
@@ -525,7 +547,7 @@ def test_a_sensor_without_a_place_is_tried_again_only_where_that_is_asked_for(
     monkeypatch.setattr(sensors, "attach", lambda *_: os.open(os.devnull, os.O_RDONLY))
     engine.attach(["sensor.kprobe"], probes=probes, again=True)
     assert engine.unplaced() == {}
-    assert {sensors.link_name(probe) for probe in probes} <= set(engine.attached())
+    assert {name for probe in probes for name in sensors.link_names(probe)} <= set(engine.attached())
 
 
 def test_program_that_does_not_attach_is_left_out(fake: type[FakeObject]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.kernel import sensors
-from bpfence.kernel.sensors import FormatField, Hints, NoPlaceError, descriptor, format_fields, function_of, link_name, tracepoint
+from bpfence.kernel.sensors import FormatField, Hints, NoPlaceError, descriptor, format_fields, function_of, link_names, tracepoint
 from bpfence.policy import Probe, ProbeArgument, Read, Way
 
 FORMAT = """\
@@ -37,7 +37,7 @@ def kprobe(*arguments: ProbeArgument, call: bool = False, optional: bool = False
 
 def unpacked(probe: Probe) -> tuple[int, list[int], list[int], list[int]]:
     """Flags, places, kinds and sizes."""
-    flags, *at, read, size = abi.SENSOR_STRUCT.unpack(descriptor(probe, FIELDS))
+    flags, *at, read, size, _, _ = abi.SENSOR_STRUCT.unpack(descriptor(probe, FIELDS))
     return flags, at, list(read), list(size)
 
 
@@ -132,7 +132,7 @@ def test_more_arguments_than_there_is_room_for() -> None:
 def test_a_sensor_is_the_same_whoever_may_do_without() -> None:
     assert kprobe(optional=True).number == kprobe().number
     assert len({kprobe().number, kprobe(place="g").number, kprobe(ProbeArgument(0, Read.NUMBER)).number, kprobe(call=True).number}) == 4
-    assert link_name(kprobe()) == f"sensor_kprobe-{kprobe().number:08x}"
+    assert link_names(kprobe()) == (f"sensor_kprobe-{kprobe().number:08x}",)
 
 
 def test_functions_of_system_calls() -> None:
@@ -206,7 +206,7 @@ def test_functions_of_the_kernel(places: list[int]) -> None:
 def test_a_function_that_is_not_there(places: list[int], place: str, optional: bool, hint: str) -> None:
     places.append(-errno.ENOENT)
     with pytest.raises(NoPlaceError, match=f"no function {place}") as caught:
-        sensors.attach(kprobe(place=place, optional=optional), -1, "x86_64", Hints())
+        sensors.attach(kprobe(place=place, optional=optional), "sensor_kprobe", -1, "x86_64", Hints())
     assert caught.value.hint == hint
 
 
@@ -216,23 +216,23 @@ def test_hints_are_for_the_first_ones_alone(places: list[int], monkeypatch: pyte
     hints, given = Hints(), []
     for _ in range(40):
         with pytest.raises(NoPlaceError, match="no function tcp_conect") as caught:
-            sensors.attach(kprobe(place="tcp_conect"), -1, "x86_64", hints)
+            sensors.attach(kprobe(place="tcp_conect"), "sensor_kprobe", -1, "x86_64", hints)
         given.append(caught.value.hint)
     assert given == ["there is tcp_connect"] * Hints.MOST + [""] * (40 - Hints.MOST)
 
 
 def test_a_function_that_cannot_be_probed(places: list[int]) -> None:
     places += [-errno.EINVAL, 7]
-    assert sensors.attach(kprobe(), -1, "x86_64", Hints()) == 7
+    assert sensors.attach(kprobe(), "sensor_kprobe", -1, "x86_64", Hints()) == 7
     with pytest.raises(KernelError, match="attaching a kprobe on f") as caught:
-        sensors.attach(kprobe(), -1, "x86_64", Hints())
+        sensors.attach(kprobe(), "sensor_kprobe", -1, "x86_64", Hints())
     assert not isinstance(caught.value, NoPlaceError)
 
 
 def test_a_kernel_without_kprobes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sensors, "_DEVICES", tmp_path)
     with pytest.raises(KernelError, match="this kernel has no kprobes") as caught:
-        sensors.attach(kprobe(), -1, "x86_64", Hints())
+        sensors.attach(kprobe(), "sensor_kprobe", -1, "x86_64", Hints())
     assert "CONFIG_KPROBE_EVENTS" in caught.value.hint
 
 
@@ -270,3 +270,22 @@ def test_an_argument_that_is_not_read_takes_no_place() -> None:
     assert unpacked(kprobe(ProbeArgument(70_000, Read.NOTHING)))[1:3] == ([0] * 5, [0] * 5)
     with pytest.raises(KernelError, match="no argument 70000"):
         descriptor(kprobe(ProbeArgument(70_000, Read.NUMBER)))
+
+
+def test_what_is_read_at_the_return() -> None:
+    """Its room is that which nothing that was read before is in."""
+    late, text = ProbeArgument(1, Read.BYTES, length=2, at_return=True), ProbeArgument(0, Read.TEXT)
+    probe = Probe(Way.KRETPROBE, "f", (late, text), result=ProbeArgument(0, Read.NUMBER, 4, signed=True))
+    _, *at, read, size, result, _ = abi.SENSOR_STRUCT.unpack(descriptor(probe))
+    assert at[:2] == [1 | 2 << abi.SENSOR_LENGTH_SHIFT | abi.SENSOR_AT_RETURN, 0]
+    assert (list(read[:2]), list(size[:2])) == ([abi.SENSOR_BYTES, abi.SENSOR_TEXT], [abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_NEW_PATH])
+    assert result == 4 | abi.SENSOR_SIGNED
+    assert abi.SENSOR_STRUCT.unpack(descriptor(kprobe(text)))[-2] == 0
+
+
+@pytest.mark.parametrize(("program", "config"), [("sensor_return", 1), ("sensor_entry", 0), ("sensor_kprobe", 0)])
+def test_the_return_is_another_place_than_the_call(places: list[int], monkeypatch: pytest.MonkeyPatch, program: str, config: int) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(sensors.libbpf, "attach_event", lambda *given: asked.append(given) or 7)
+    assert sensors.attach(kprobe(), program, 3, "x86_64", Hints()) == 7
+    assert asked[0][:4] == (3, 8, config, b"f")

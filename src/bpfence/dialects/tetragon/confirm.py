@@ -58,11 +58,13 @@ def details(seen: Observation, sensor: Sensor) -> dict[str, Any]:
         made["function_name"] = escape(sensor.function)
     if sensor.arguments:
         made["args"] = [_argument(seen, shown) for shown in sensor.arguments]
-    if sensor.returns:
+    if sensor.result is not None:
+        made["return"] = _argument(seen, sensor.result)
+    elif sensor.returns:
         made["return"] = {"int_arg": -seen.error if seen.action >= Action.DENY else 0}
     made |= {"action": sensor.action, "policy_name": escape(sensor.policy)}
     if sensor.form == "process_kprobe":
-        made["return_action"] = "KPROBE_ACTION_POST"
+        made["return_action"] = sensor.return_action
     if sensor.message:
         made["message"] = escape(sensor.message)
     if sensor.tags:

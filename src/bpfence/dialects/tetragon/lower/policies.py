@@ -17,18 +17,18 @@ from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.lower import conditions
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
-from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads, known, name_of
-from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, placed
+from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, known, name_of
+from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, placed, result_of
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import selectors_of
 from bpfence.dialects.tetragon.read.model import Action as WrittenAction
-from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, Selector, Spec, Tracepoint, TracingPolicy
+from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, LsmHook, Selector, Spec, Tracepoint, TracingPolicy
 from bpfence.documents.report import Report
 from bpfence.errors import Location
-from bpfence.policy import FALSE, Action, Condition, Policy, Probe, Rule
+from bpfence.policy import FALSE, Action, Condition, Policy, Probe, Rule, Way
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
-from bpfence.words import quoted, suggest
+from bpfence.words import quoted
 
 LANGUAGE: Final = "tetragon"
 _SEVERITY: Final = {Action.OBSERVE: "info", Action.DENY: "high", Action.KILL: "high"}
@@ -39,10 +39,9 @@ _REFUSED_ACTIONS: Final = {
     "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
 }  # fmt: skip
 _REFUSED_FILTERS: Final = (
-    ("match_data", "matchData"), ("match_return_args", "matchReturnArgs"), ("match_parent_binaries", "matchParentBinaries"),
+    ("match_data", "matchData"), ("match_parent_binaries", "matchParentBinaries"),
     ("match_namespaces", "matchNamespaces"), ("match_namespace_changes", "matchNamespaceChanges"),
     ("match_capability_changes", "matchCapabilityChanges"), ("match_workloads", "matchWorkloads"),
-    ("match_return_actions", "matchReturnActions"),
 )  # fmt: skip
 _SIGKILL: Final = 9
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -71,7 +70,8 @@ class Limit(NamedTuple):
 class Sensor(NamedTuple):
     """What events of a rule say of its hook. `form`: the member of the event, one of "process_kprobe", "process_tracepoint" and
     "process_lsm"; `function`: of a tracepoint its subsystem, "/" and its name; `action`: as events name
-    it; `returns`: what the function returns is told; `limit`: how often what is alike is told."""
+    it; `returns`: what the function returns is told, as the engine has decided it; `result`: the same as a sensor has seen it; `limit`: how
+    often what is alike is told."""
 
     policy: str
     form: str
@@ -82,6 +82,8 @@ class Sensor(NamedTuple):
     tags: tuple[str, ...]
     returns: bool
     limit: Limit | None = None
+    result: Shown | None = None
+    return_action: str = "KPROBE_ACTION_POST"
 
 
 class Lowered(NamedTuple):
@@ -158,56 +160,70 @@ class _Lowering:
             for function in found.values:
                 yield f".{function}", msgspec.structs.replace(hook, call=function, syscall=found.type == "syscalls")
 
-    def _sensor(self, hook: Hook) -> Known | None:
-        """A hook that a sensor makes an event of; None, and a finding, where none can."""
+    def _sensor(self, hook: Hook, *, returns: bool = False) -> Known | None:
+        """A hook that a sensor makes an event of; None, and a finding, where none can. `returns`: when the function returns."""
         if isinstance(hook, Tracepoint) and hook.raw:
             self.refuse(hook.at("raw"), "raw tracepoints cannot be put in force yet", "leave raw out, and count fields of the format")
             return None
-        if not isinstance(hook, KProbe | Tracepoint):
+        if not isinstance(hook, KProbe | Tracepoint | LsmHook):
             return None
         try:
-            probe, found = placed(hook)
+            probe, found = placed(hook, returns=returns)
         except UnreadableError as problem:
             self.refuse(problem.place, str(problem), problem.hint)
             return None
-        if isinstance(hook, KProbe) and hook.returns:
-            what = f"what {hook.call} returns is not told yet: events come when it is called"
-            self.report.add(hook.at("return"), "not-told", what, "", "warning")
         other = self.probes.get(probe.number, probe)
         if msgspec.structs.replace(other, optional=probe.optional) != probe:
             what = f"the sensor on {probe.place} has by chance the number of the one on {other.place}"
-            self.refuse(hook.at("call" if isinstance(hook, KProbe) else "event"), what, "add an argument of type nop to one of them")
+            key = "call" if isinstance(hook, KProbe) else "hook" if isinstance(hook, LsmHook) else "event"
+            self.refuse(hook.at(key), what, "add an argument of type nop to one of them")
             return None
         self.probes[probe.number] = other if probe.optional else probe  # one that cannot be done without is not optional
         return found
 
     def _hook(self, section: str, where: str, hook: Hook) -> None:
-        found = known(hook)
+        selectors = selectors_of(hook, self.spec)
+        waits = isinstance(hook, KProbe) and hook.returns
+        found = None if waits and any(map(_late, selectors)) else known(hook)
+        late = False
         if found is None:
-            if not isinstance(hook, KProbe | Tracepoint):
-                self._unknown(section, hook)
+            if not isinstance(hook, KProbe | Tracepoint | LsmHook):
+                self.refuse(hook.place, f"{section} are read, and cannot be put in force yet", "")
                 return
-            found = self._sensor(hook)
+            late = waits and not all(map(self._at_call, selectors or (Selector(place=hook.place),)))
+            found = self._sensor(hook, returns=late)
             if found is None:
                 return
         shown = self._arguments(section, hook, found)
         if isinstance(hook, KProbe):
             self._function(hook)
-        selectors = selectors_of(hook, self.spec)
         earlier: list[Condition] = []
         for n, selector in enumerate(selectors or (Selector(place=hook.place),)):
             place = f"{where}.selectors[{n}]" if selectors else where
             condition = self._selector(hook, found, selector)
-            exact = conj([condition, *map(negation, earlier)])
+            exact = [condition, *map(negation, earlier)]
             earlier.append(condition)
-            self._rule(section, place, hook, found, selector, exact, shown)
+            if not (late and self._at_call(selector)):
+                exact = [found.also, *exact, *self._returned(hook, selector)]
+                self._rule(section, place, hook, found, selector, conj(exact), shown)
+            elif (at_call := self._sensor(hook)) is not None:
+                exact = [at_call.also, *exact]
+                self._rule(section, place, hook, at_call, selector, conj(exact), self._arguments(section, hook, at_call))
 
-    def _unknown(self, section: str, hook: Hook) -> None:
-        if section in ("uprobes", "usdts"):
-            self.refuse(hook.place, f"{section} are read, and cannot be put in force yet", "")
-            return
-        what = f"hook {quoted(name_of(hook))} cannot be put in force yet"
-        self.refuse(hook.at("hook"), what, suggest(name_of(hook), LSM_HOOKS, f"those that can be are {', '.join(LSM_HOOKS)}"))
+    def _at_call(self, selector: Selector) -> bool:
+        """Whether a selector of a hook that waits for the return is decided without it: nobody is to be killed too late, or not at all,
+        because the kernel misses a return."""
+        kills = not self.monitors and any(one.action in ("Sigkill", "Signal") for one in selector.match_actions)
+        return kills and not _late(selector)
+
+    def _returned(self, hook: Hook, selector: Selector) -> list[Condition]:
+        """What a selector asks of what the function returns."""
+        if not isinstance(hook, KProbe):
+            return []
+        parameter, made = result_of(hook), list[Condition]()
+        for test in selector.match_return_args:
+            made += self._tried(test.place, partial(conditions.argument, parameter, test, self._values(test)))
+        return made
 
     def _function(self, hook: KProbe) -> None:
         if hook.syscall and hook.args and (known(hook) is not None or not is_call(hook.call)):
@@ -257,7 +273,7 @@ class _Lowering:
             what = "a selector without a test on argument 0 is also about memory without a file, which is not reported yet"
             self.refuse(selector.place, what, "add a filter under matchArgs on argument 0")
         self._constants(hook, found, selector)
-        parts: list[Condition] = [found.also]
+        parts: list[Condition] = []
         for pids in selector.match_pids:
             parts += self._tried(pids.place, partial(conditions.pids, pids))
         for binaries in selector.match_binaries:
@@ -379,9 +395,10 @@ class _Lowering:
     def _rule(
         self, section: str, where: str, hook: Hook, found: Known, selector: Selector, condition: Condition, shown: tuple[Shown, ...]
     ) -> None:
-        action, told, errno = self._actions(selector.match_actions)
+        action, told, errno = self._actions((*selector.match_actions, *selector.match_return_actions))
         if action is Action.NONE:
             return
+        returned = self._actions(selector.match_return_actions)[1]
         overrides = any(one.action == "Override" for one in selector.match_actions) and not self.monitors
         if overrides and found.event.startswith("sensor."):
             what = f"{name_of(hook)} cannot be overridden yet: only hooks that are events of their own can refuse"
@@ -398,6 +415,8 @@ class _Lowering:
             hook.tags,
             isinstance(hook, KProbe) and hook.returns and not found.event.startswith("sensor."),
             _limit(selector.match_actions),
+            self._result(hook) if found.event == Way.KRETPROBE.value else None,
+            f"KPROBE_ACTION_{returned.upper()}",
         )
         self.rules.append(
             Rule(
@@ -413,6 +432,12 @@ class _Lowering:
                 location=selector.place,
             )
         )
+
+    def _result(self, hook: Hook) -> Shown | None:
+        if not isinstance(hook, KProbe) or hook.return_arg is None:
+            return None
+        parameter = result_of(hook)
+        return Shown(parameter.reads, parameter.types[0], hook.return_arg.label, parameter.constant, parameter.field)
 
     def _actions(self, written: Sequence[WrittenAction]) -> tuple[Action, str, int]:
         """What a rule does, the word for it in events, and the errno."""
@@ -452,6 +477,11 @@ class _Lowering:
         ):  # fmt: skip
             if getattr(one, member):
                 self.refuse(one.at(key), f"{key} is read, and cannot be put in force yet", "leave it out")
+
+
+def _late(selector: Selector) -> bool:
+    """Whether it is decided by what the function returns, or does something then."""
+    return bool(selector.match_return_args or selector.match_return_actions)
 
 
 def _limit(written: Sequence[WrittenAction]) -> Limit | None:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bpfence.conditions.values import conj
-from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads
+from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads, function_of
 from bpfence.dialects.tetragon.read import words
-from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, Tracepoint
+from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, LsmHook, Tracepoint
 from bpfence.errors import Location
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
-from bpfence.words import quoted
+from bpfence.words import quoted, suggest
 
 MAX_REGISTER: Final = 5
 """Arguments of functions are in registers up to this one."""
@@ -61,37 +61,72 @@ def is_call(function: str) -> bool:
     return function.startswith(_CALLS)
 
 
-def placed(hook: KProbe | Tracepoint) -> Placed:
-    """The sensor of a hook. UnreadableError: an argument cannot be read."""
+def placed(hook: KProbe | Tracepoint | LsmHook, *, returns: bool = False) -> Placed:
+    """The sensor of a hook; of one that waits for the return (`returns`) the one that does, or that of the call alone. UnreadableError: an
+    argument cannot be read.
+    """
     if isinstance(hook, KProbe) and not _FUNCTION.fullmatch(hook.call):
         hint = "write a function of the kernel; those of calls of 32 bits are not watched yet"
         raise UnreadableError(hook.at("call"), f"{quoted(hook.call)} is no name of a function", hint)
+    if isinstance(hook, LsmHook) and not _FUNCTION.fullmatch(hook.hook):
+        hint = suggest(hook.hook, LSM_HOOKS, "write a hook of include/linux/lsm_hook_defs.h")
+        raise UnreadableError(hook.at("hook"), f"{quoted(hook.hook)} is no name of an LSM hook", hint)
     parameters: dict[int, Parameter] = {}
     arguments = []
     for position, argument in enumerate(hook.args):
         _check(hook, argument, parameters)
+        if argument.return_copy and not returns:
+            parameters[argument.index] = Parameter(Reads.NOTHING, ())
+            arguments.append(ProbeArgument(argument.index, Read.NOTHING))
+            continue
         parameter, read = _argument(argument, position, parameters)
         parameters[argument.index] = parameter
         signed = argument.kind in words.SIGNED
         length = argument.size_arg_index - 1 if read is Read.BYTES else 0
-        arguments.append(ProbeArgument(argument.index, read, NUMBERS.get(argument.kind, 32) // 8, signed, length))
-    probe = _probe(hook, tuple(arguments))
+        size = NUMBERS.get(argument.kind, 32) // 8
+        arguments.append(ProbeArgument(argument.index, read, size, signed, length, argument.return_copy))
+    result = _result(hook) if isinstance(hook, KProbe) and returns else None
+    probe = _probe(hook, tuple(arguments), result)
     here = Atom("sensor.number", Op.RANGE, (probe.number, probe.number))
     return Placed(probe, Known(probe.way.value, parameters, also=conj((here,))))
 
 
-def _probe(hook: KProbe | Tracepoint, arguments: tuple[ProbeArgument, ...]) -> Probe:
+def _probe(hook: KProbe | Tracepoint | LsmHook, arguments: tuple[ProbeArgument, ...], result: ProbeArgument | None) -> Probe:
     if isinstance(hook, Tracepoint):
         return Probe(Way.TRACEPOINT, f"{hook.subsystem}/{hook.event}", arguments)
+    if isinstance(hook, LsmHook):
+        return Probe(Way.KPROBE, function_of(hook.hook), arguments)
     optional = hook.ignore is not None and hook.ignore.call_not_found
-    return Probe(Way.KPROBE, hook.call, arguments, call=hook.syscall and is_call(hook.call), optional=optional)
+    way = Way.KRETPROBE if result is not None else Way.KPROBE
+    return Probe(way, hook.call, arguments, hook.syscall and is_call(hook.call), optional, result)
+
+
+def _result(hook: KProbe) -> ProbeArgument:
+    """What a function returns."""
+    argument = hook.return_arg
+    assert argument is not None  # without, `read` has refused the hook
+    if argument.resolve or argument.source or argument.btf_type or argument.size_arg_index:
+        raise UnreadableError(
+            argument.place, f"what {hook.call} returns cannot be read yet in this way", "leave out all but index and type"
+        )
+    if argument.kind not in words.INTEGERS:
+        what = f"what a function returns is not read as {argument.type} yet"
+        raise UnreadableError(argument.at("type"), what, f"types that can be are {', '.join(words.INTEGERS)}")
+    return ProbeArgument(0, Read.NUMBER, words.INTEGERS[argument.kind] // 8, argument.kind in words.SIGNED)
+
+
+def result_of(hook: KProbe) -> Parameter:
+    """What a hook returns, as a parameter."""
+    kind = hook.return_arg.kind if hook.return_arg is not None else "int"
+    return Parameter(Reads.INTEGER, (kind,), field="sensor.result")
 
 
 def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> None:
     """Refuse what is no argument that a sensor can read."""
     can = f"types that can be are {', '.join(TYPES)}"
     sized = argument.size_arg_index and argument.kind != "char_buf"
-    if argument.resolve or argument.source or argument.btf_type or argument.return_copy or argument.max_data or sized:
+    copied = argument.return_copy and not (isinstance(hook, KProbe) and hook.returns and argument.kind == "char_buf")
+    if argument.resolve or argument.source or argument.btf_type or copied or argument.max_data or sized:
         what = f"argument {argument.index} cannot be read yet in this way"
         raise UnreadableError(argument.place, what, "leave out all but index, type and label")
     if argument.kind == "char_buf" and not argument.size_arg_index:
@@ -108,7 +143,7 @@ def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> N
         raise UnreadableError(argument.at("type"), what, f"types that can be are {known}")
     if argument.index in others:
         raise UnreadableError(argument.place, f"argument {argument.index} is read twice", "read it once")
-    if isinstance(hook, KProbe) and argument.index > MAX_REGISTER:
+    if not isinstance(hook, Tracepoint) and argument.index > MAX_REGISTER:
         what = f"argument {argument.index} is not in a register"
         raise UnreadableError(argument.at("index"), what, f"arguments 0 to {MAX_REGISTER} can be read")
 

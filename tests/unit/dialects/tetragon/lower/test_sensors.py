@@ -199,10 +199,83 @@ def test_a_function_that_may_be_missing() -> None:
     assert [probe.optional for probe in found.policy.probes] == [True, False]
 
 
-def test_what_is_returned_is_not_told_yet() -> None:
-    returns = {"return": True, "returnArg": {"index": 0, "type": "int"}}
-    _, told = lowered(kprobes=[hook(**returns)])
-    assert [(one.code, one.severity) for one in told] == [("not-told", "warning")]
+RETURNS = {"return": True, "returnArg": {"index": 0, "type": "int", "label": "result"}}
+NOT_ZERO = {"matchReturnArgs": [{"index": 0, "operator": "NotEqual", "values": ["0"]}]}
+KILL = {"matchActions": [{"action": "Sigkill"}]}
+
+
+def test_what_a_function_returns_is_told_with_its_arguments() -> None:
+    found, told = lowered(kprobes=[hook(**RETURNS)])
+    assert told == []
+    (probe,) = found.policy.probes
+    assert probe == Probe(
+        Way.KRETPROBE, "do_thing", (ProbeArgument(0, Read.NUMBER, 4, signed=True),), result=ProbeArgument(0, Read.NUMBER, 4, signed=True)
+    )
+    shown = found.sensors["kprobes[0]"].result
+    assert shown is not None
+    assert (shown.type, shown.field, shown.label) == ("int", "sensor.result", "result")
+    assert [rule.events for rule in found.policy.rules] == [("sensor.kretprobe",)]
+    plain, _ = lowered(kprobes=[hook()])
+    assert (plain.policy.probes[0].way, plain.sensors["kprobes[0]"].result) == (Way.KPROBE, None)
+    compile_policies(PolicySet((found.policy,)))
+
+
+@pytest.mark.parametrize(("number", "result", "action"), [(5, -1, Action.OBSERVE), (5, 0, Action.NONE), (6, -1, Action.NONE)])
+def test_what_is_returned_is_tested_beside_what_was_given(number: int, result: int, action: Action) -> None:
+    found, told = lowered(kprobes=[hook({**on(0, "Equal", "5"), **NOT_ZERO}, **RETURNS)])
+    assert told == []
+    assert decided(found, sensor__number0=number, sensor__result=result % 2**64) == action
+
+
+def test_a_selector_is_chosen_by_what_was_given() -> None:
+    """The first that matches then; what it asks of the return lets no later one in."""
+    found, _ = lowered(kprobes=[hook({**on(0, "Equal", "5"), **NOT_ZERO}, on(0, "GT", "4"), **RETURNS)])
+    assert decided(found, sensor__number0=5, sensor__result=0) == Action.NONE
+    assert decided(found, sensor__number0=6, sensor__result=0) == Action.OBSERVE
+
+
+def test_who_is_to_be_killed_is_killed_at_the_call() -> None:
+    found, told = lowered(kprobes=[hook({**on(0, "Equal", "5"), **KILL}, on(0, "Equal", "6"), **RETURNS)])
+    assert told == []
+    assert {probe.way for probe in found.policy.probes} == {Way.KPROBE, Way.KRETPROBE}
+    assert [(rule.action, rule.events) for rule in found.policy.rules] == [
+        (Action.KILL, ("sensor.kprobe",)),
+        (Action.OBSERVE, ("sensor.kretprobe",)),
+    ]
+    assert [found.sensors[rule.name].result is None for rule in found.policy.rules] == [True, False]
+    alone, _ = lowered(kprobes=[hook({**on(0, "Equal", "5"), **KILL}, **RETURNS)])
+    assert [probe.way for probe in alone.policy.probes] == [Way.KPROBE]
+    late = {"matchReturnActions": KILL["matchActions"]}
+    for selector in ({**on(0, "Equal", "5"), **NOT_ZERO, **KILL}, {**on(0, "Equal", "5"), **NOT_ZERO, **late}):
+        asked, _ = lowered(kprobes=[hook(selector, **RETURNS)])
+        assert decided(asked, sensor__number0=5, sensor__result=1) == Action.KILL
+        assert decided(asked, sensor__number0=5, sensor__result=0) == Action.NONE
+    assert asked.sensors["kprobes[0].selectors[0]"].return_action == "KPROBE_ACTION_SIGKILL"
+
+
+def test_a_hook_that_is_an_event_is_a_sensor_where_its_return_is_tested() -> None:
+    found, told = lowered(kprobes=[kprobe(NOT_ZERO, **RETURNS)])
+    assert (told, [probe.place for probe in found.policy.probes]) == ([], ["security_file_permission"])
+    plain, _ = lowered(kprobes=[kprobe(**RETURNS)])
+    assert plain.policy.probes == ()
+    refusing = {"matchActions": [{"action": "Override", "argError": -1}]}
+    _, told = lowered(kprobes=[kprobe({**NOT_ZERO, **refusing}, **RETURNS)])
+    assert [one.code for one in told] == ["not-supported"]
+
+
+def test_a_buffer_is_read_at_the_return() -> None:
+    copied = [{"index": 1, "type": "char_buf", "sizeArgIndex": 3, "returnCopy": True}, {"index": 2, "type": "size_t"}]
+    found, told = lowered(kprobes=[kprobe(call="sys_read", args=copied, **{**RETURNS, "syscall": True})])
+    assert told == []
+    assert [(one.read, one.at_return) for one in found.policy.probes[0].arguments] == [(Read.BYTES, True), (Read.NUMBER, False)]
+    _, told = lowered(kprobes=[kprobe(call="sys_read", args=copied, syscall=True)])
+    assert [(one.code, one.location.line > 1) for one in told] == [("not-supported", True)]
+
+
+@pytest.mark.parametrize("kind", ["file", "string", "sock", "syscall64"])
+def test_what_cannot_be_read_of_a_return_is_refused_where_it_stands(kind: str) -> None:
+    _, told = lowered(kprobes=[hook(**{**RETURNS, "returnArg": {"index": 0, "type": kind}})])
+    assert [(one.code, "returns is not read as" in one.message) for one in told] == [("not-supported", True)]
 
 
 def test_functions_of_system_calls() -> None:
@@ -259,3 +332,25 @@ def test_a_hook_that_is_needed_is_not_hidden_by_one_that_is_not(first: bool) -> 
     hooks = [hook(on(0, "Equal", "1"), ignore={"callNotFound": optional}) for optional in (first, not first)]
     found, _ = lowered(kprobes=hooks)
     assert [probe.optional for probe in found.policy.probes] == [False]
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("inode_mkdir", "security_inode_mkdir"), ("cred_prepare", "security_prepare_creds"), ("task_alloc", "security_task_alloc")],
+)
+def test_any_lsm_hook_has_a_sensor_on_the_function_that_asks(name: str, function: str) -> None:
+    found, told = lowered(lsmhooks=[{"hook": name, "args": [{"index": 2, "type": "uint16"}], "selectors": [on(2, "Equal", "5")]}])
+    assert told == []
+    assert [(probe.way, probe.place) for probe in found.policy.probes] == [(Way.KPROBE, function)]
+    sensor = found.sensors["lsmhooks[0].selectors[0]"]
+    assert (sensor.form, sensor.function) == ("process_lsm", name)
+    assert decided(found, sensor__number0=5) == Action.OBSERVE
+    assert decided(found, sensor__number0=6) == Action.NONE
+
+
+def test_a_sensor_on_an_lsm_hook_refuses_nothing() -> None:
+    override = {"matchActions": [{"action": "Override", "argError": -1}]}
+    _, told = lowered(lsmhooks=[{"hook": "inode_mkdir", "selectors": [override]}])
+    assert [one.code for one in told] == ["not-supported"]
+    native, told = lowered(lsmhooks=[{"hook": "file_open", "args": [{"index": 0}], "selectors": [override]}])
+    assert (told, native.policy.probes) == ([], ())
