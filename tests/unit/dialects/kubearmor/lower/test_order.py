@@ -22,8 +22,9 @@ from bpfence.policy import Action, PolicySet
 from tests.unit.dialects.kubearmor.corpus import decided, document, pod, read
 
 FILES: list[dict[str, Any]] = [
-    {"dir": "/data/", "recursive": True, "action": "Block"}, {"dir": "/data/free/", "recursive": True, "action": "Allow"},
-]  # fmt: skip
+    {"dir": "/data/", "recursive": True, "action": "Block"},
+    {"dir": "/data/free/", "recursive": True, "action": "Allow"},
+]
 
 
 def made(number: int, selector: dict[str, Any], spec: dict[str, Any] | None = None) -> str:
@@ -76,10 +77,18 @@ def test_those_that_are_too_many_together_are_refused_together(monkeypatch: pyte
 
 def test_what_lets_anything_through_anywhere_is_put_together_once() -> None:
     texts = [
-        made(number, of_app("web"), {"process": {"matchPaths": [{"execname": f"x{number}", "action": "Allow"}],
-             "matchDirectories": [{"dir": f"/d{number}/", "recursive": True}]}})
+        made(
+            number,
+            of_app("web"),
+            {
+                "process": {
+                    "matchPaths": [{"execname": f"x{number}", "action": "Allow"}],
+                    "matchDirectories": [{"dir": f"/d{number}/", "recursive": True}],
+                }
+            },
+        )
         for number in range(3)
-    ]  # fmt: skip
+    ]
     policies, _ = read(*texts)
     before = Order(policies)
     found = []
