@@ -180,7 +180,7 @@ def test_a_line_that_cannot_be_understood_has_all_listed_again(rigs: Callable[..
     """Else the watch would go on from the version before it, and come upon it again."""
     rig = rigs(listed("5"), Answer(lines=[b"nonsense\n"]), listed("7", thing("a", "6")))
     rig.watcher.start()
-    until(lambda: ("all", ["a"]) in rig.kept.told)
+    until(lambda: ("all", ["a"]) in rig.kept.told and len(rig.versions()) > 3)
     assert rig.versions()[:4] == ["list", "5", "list", "7"]
 
 
