@@ -65,6 +65,8 @@ memory is measured in a guest with {processors} processors; commands, compiler, 
 time of one core."""
 
 FLOORS: Final = """\
+Counted on Linux 6.12 when the programs were made, not by this run:
+
 - **Hooks.** An LSM program that does nothing makes an open, a read or a write 184 instructions dearer on this kernel: the trampoline
   saves registers, enters the program and leaves it. It is paid each time for each hook that has a program: of find and grep it is 2.4 %,
   of sqlite 2.0 %. Descriptors are asked about when they are used, since they may have been opened before the policy, or by another

@@ -716,7 +716,7 @@ enum counter_id {
 	/* Events for which the hook program found no engine in its place: all, and those that were denied. */
 	CNT_UNCERTAIN_ENGINE = 27,
 	CNT_REFUSED_ENGINE = 28,
-	CNT_RETURNS_MISSED = 29,     /* calls that sensors saw begin, and not return, before the next one of the same thread there */
+	CNT_RETURNS_MISSED = 29,     /* calls that sensors saw begin and not return, or return when nothing was kept of them any more */
 	CNT_MAX = 30,
 };
 /* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64.

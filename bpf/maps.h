@@ -210,11 +210,11 @@ MAP struct {
 struct frame_key {
 	u64 thread; /* as bpf_get_current_pid_tgid has it */
 	u64 stack;  /* where the function's return address is: no two calls of a thread at one time have it in one place */
+	u64 cookie; /* of the sensor: there can be several on a function */
 };
 
 struct frame {
 	struct frame_key key;
-	u64 cookie;
 	u64 start;                /* of the thread: another one may have its number by then */
 	u32 present;              /* bits: of the numbers, in the order of FRAME_EACH_NUMBER */
 	u32 uncertain;

@@ -361,6 +361,21 @@ static __always_inline void sensor_read(struct scratch *s, u32 slot, const struc
 	}
 }
 
+/* Starts the event of the sensor that a program was attached for, which the cookie says. NULL: nothing concerns it. */
+static __always_inline struct scratch *sensor_begin(void *ctx, u32 event, struct sensor **sensor, u64 *cookie, u32 *slot)
+{
+	struct scratch *s;
+
+	if (!may_concern(event))
+		return NULL;
+	*cookie = bpf_get_attach_cookie(ctx);
+	*sensor = bpf_map_lookup_elem(&sensors, cookie);
+	s = *sensor ? event_begin(event, slot) : NULL;
+	if (s)
+		set_num(s, NUM_HOOK, *cookie);
+	return s;
+}
+
 SEC("kprobe")
 int sensor_kprobe(struct pt_regs *ctx)
 {
@@ -369,14 +384,9 @@ int sensor_kprobe(struct pt_regs *ctx)
 	u64 cookie;
 	u32 slot;
 
-	if (!may_concern(EV_SENSOR_KPROBE))
-		return 0;
-	cookie = bpf_get_attach_cookie(ctx);
-	sensor = bpf_map_lookup_elem(&sensors, &cookie);
-	s = sensor ? event_begin(EV_SENSOR_KPROBE, &slot) : NULL;
+	s = sensor_begin(ctx, EV_SENSOR_KPROBE, &sensor, &cookie, &slot);
 	if (!s)
 		return 0;
-	set_num(s, NUM_HOOK, cookie);
 	sensor_registers(s, sensor, ctx);
 	sensor_read(s, slot, sensor, 0, false);
 	decide(slot);
@@ -511,19 +521,13 @@ SEC("kprobe")
 int sensor_entry(struct pt_regs *ctx)
 {
 	struct frame_key key = { bpf_get_current_pid_tgid(), ctx->sp };
-	struct frame_space *space;
+	struct frame_space *space = frame_space();
 	struct sensor *sensor;
 	struct inode *inode;
 	struct scratch *s;
-	u64 cookie;
 	u32 slot;
 
-	if (!may_concern(EV_SENSOR_KRETPROBE))
-		return 0;
-	cookie = bpf_get_attach_cookie(ctx);
-	sensor = bpf_map_lookup_elem(&sensors, &cookie);
-	space = frame_space();
-	s = sensor && space ? event_begin(EV_SENSOR_KRETPROBE, &slot) : NULL;
+	s = space ? sensor_begin(ctx, EV_SENSOR_KRETPROBE, &sensor, &key.cookie, &slot) : NULL;
 	if (!s)
 		return 0;
 	s->features = 0;
@@ -535,24 +539,21 @@ int sensor_entry(struct pt_regs *ctx)
 	if (inode)
 		set_num(s, NUM_FILE_MODE, BPF_CORE_READ(inode, i_mode));
 	space->frame.key = key;
-	space->frame.cookie = cookie;
 	space->frame.start = thread_start();
 	space->frame.end = key.stack;
 	frame_put(s, slot, &space->frame, sensor);
 	if (bpf_map_lookup_elem(&frames, &key))
 		count(CNT_RETURNS_MISSED);
-	bpf_map_update_elem(&frames, &key, &space->frame, BPF_ANY);
+	if (bpf_map_update_elem(&frames, &key, &space->frame, BPF_ANY))
+		count(CNT_RETURNS_MISSED);
 	scratch_give(s, slot);
 	return 0;
 }
 
-static __always_inline struct frame *frame_at(struct frame_key *key, u64 cookie, u64 stack)
+static __always_inline struct frame *frame_at(struct frame_key *key, u64 stack)
 {
-	struct frame *frame;
-
 	key->stack = stack;
-	frame = bpf_map_lookup_elem(&frames, key);
-	return frame && frame->cookie == cookie ? frame : NULL;
+	return bpf_map_lookup_elem(&frames, key);
 }
 
 /* The frame of a call that returns, out of the map and into the space. What kernels tell of the stack is up to two words above where the return
@@ -560,41 +561,38 @@ static __always_inline struct frame *frame_at(struct frame_key *key, u64 cookie,
  */
 static __always_inline bool frame_found(struct frame_space *space, u64 cookie, u64 stack)
 {
-	struct frame_key key = { bpf_get_current_pid_tgid(), 0 };
-	struct frame *frame = frame_at(&key, cookie, stack - 8);
+	struct frame_key key = { bpf_get_current_pid_tgid(), 0, cookie };
+	struct frame *frame = frame_at(&key, stack - 8);
 
 	if (!frame)
-		frame = frame_at(&key, cookie, stack);
+		frame = frame_at(&key, stack);
 	if (!frame)
-		frame = frame_at(&key, cookie, stack - 16);
+		frame = frame_at(&key, stack - 16);
 	if (!frame)
 		return false;
 	bpf_probe_read_kernel(&space->frame, sizeof(space->frame), frame);
 	bpf_map_delete_elem(&frames, &key);
-	return space->frame.key.thread == key.thread && space->frame.key.stack == key.stack && space->frame.end == key.stack &&
-	       space->frame.cookie == cookie && space->frame.start == thread_start();
+	return space->frame.key.thread == key.thread && space->frame.key.stack == key.stack && space->frame.key.cookie == cookie &&
+	       space->frame.end == key.stack && space->frame.start == thread_start();
 }
 
 SEC("kretprobe")
 int sensor_return(struct pt_regs *ctx)
 {
+	struct frame_space *space = frame_space();
 	u64 cookie, result = ctx->ax;
-	struct frame_space *space;
 	struct sensor *sensor;
 	struct scratch *s;
 	u32 slot, i;
 
-	if (!may_concern(EV_SENSOR_KRETPROBE))
-		return 0;
-	cookie = bpf_get_attach_cookie(ctx);
-	sensor = bpf_map_lookup_elem(&sensors, &cookie);
-	space = frame_space();
-	if (!sensor || !space || !frame_found(space, cookie, ctx->sp))
-		return 0;
-	s = event_begin(EV_SENSOR_KRETPROBE, &slot);
+	s = space ? sensor_begin(ctx, EV_SENSOR_KRETPROBE, &sensor, &cookie, &slot) : NULL;
 	if (!s)
 		return 0;
-	set_num(s, NUM_HOOK, cookie);
+	if (!frame_found(space, cookie, ctx->sp)) { /* its place was needed */
+		count(CNT_RETURNS_MISSED);
+		scratch_give(s, slot);
+		return 0;
+	}
 	frame_take(slot);
 	set_sized(s, NUM_SENSOR_RETURN, result, sensor->result);
 	result = s->num[NUM_SENSOR_RETURN];
@@ -622,14 +620,9 @@ int sensor_tracepoint(void *ctx)
 	u64 cookie, base;
 	u32 slot, i;
 
-	if (!may_concern(EV_SENSOR_TRACEPOINT))
-		return 0;
-	cookie = bpf_get_attach_cookie(ctx);
-	sensor = bpf_map_lookup_elem(&sensors, &cookie);
-	s = sensor ? event_begin(EV_SENSOR_TRACEPOINT, &slot) : NULL;
+	s = sensor_begin(ctx, EV_SENSOR_TRACEPOINT, &sensor, &cookie, &slot);
 	if (!s)
 		return 0;
-	set_num(s, NUM_HOOK, cookie);
 	base = address_of(s, ctx);
 #pragma unroll
 	for (i = 0; i < SENSOR_ARGS; i++) {

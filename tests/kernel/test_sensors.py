@@ -18,6 +18,7 @@ import pytest
 from tests.kernel.cases import PLAYGROUND, TRIGGER
 from tests.kernel.harness import CGROUP_ROOT, SENTINEL, Agent, Playground, go_out, make_files, run_act
 from tests.kernel.test_tetragon import arguments, on, policy
+from tests.kernel.test_uncertain import counters
 
 WORK = PLAYGROUND / "sensors"
 MINE = {"matchBinaries": [{"operator": "In", "values": [str(TRIGGER)]}]}
@@ -105,6 +106,7 @@ OPENED = policy(
         "selectors": [selector(on(5, "Equal", "-100"), on(6, "Equal", f"{WORK}/opened"))],
     },
 )  # fmt: skip
+PINS = "/sys/fs/bpf/bpfence-sensors"
 RETURNER = WORK / "returner"
 """The rules about returns are about what this one does."""
 
@@ -120,6 +122,7 @@ def waiting(name: str, call: str, args: list[dict[str, Any]], *selectors: dict[s
 RETURNS = (
     waiting("ends", "vfs_fallocate", arguments({"type": "file"}, {"type": "int"}), {"matchArgs": [on(0, "Postfix", "/file")]}),
     waiting("outer", "vfs_truncate", [{"index": 0, "type": "path"}, {"index": 1, "type": "int64"}], {"matchArgs": [on(1, "Equal", "77")]}),
+    waiting("outer-too", "vfs_truncate", [{"index": 1, "type": "int64"}], {"matchArgs": [on(1, "Equal", "77")]}),
     waiting(
         "inner", "do_truncate", [{"index": 1, "type": "nop"}, {"index": 2, "type": "int64"}],
         {"matchArgs": [on(2, "Equal", "77")], "matchReturnArgs": [on(0, "Equal", "0")]},
@@ -141,6 +144,7 @@ RETURNS = (
         {"matchArgs": [on(1, "Equal", "r")], "matchReturnArgs": [on(0, "GT", "0")]}, syscall=True,
     ),
 )  # fmt: skip
+CROWD = waiting("crowd", "sys_read", arguments({"type": "int"}), {"matchReturnArgs": [on(0, "Equal", "0")]}, syscall=True)
 MADE = policy(
     "made", "lsmhooks",
     {
@@ -182,9 +186,9 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
     make_work()
     agent = Agent(tmp_path_factory.mktemp("sensors"), "sensors")
     agent.write_policy(SENTINEL.name, SENTINEL.policy())
-    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING, MADE, *RETURNS):
+    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING, MADE, CROWD, *RETURNS):
         agent.write_policy(document["metadata"]["name"], document)
-    agent.start("--pin-dir", "/sys/fs/bpf/bpfence-sensors")
+    agent.start("--pin-dir", PINS)
     agent.settle()
     yield agent
     agent.stop()
@@ -338,6 +342,17 @@ def returned(agent: Agent, *words: str) -> tuple[str, dict[str, tuple[list[dict[
     return result, told
 
 
+@pytest.mark.parametrize(("threads", "fit"), [(5, True), (1500, False)])
+def test_calls_for_which_there_is_no_room_are_counted(sensing: Agent, threads: int, fit: bool) -> None:
+    """All wait at once. The kernel tells of the returns of few: of these the calls were seen first, and are the first to be forgotten."""
+    before = counters(PINS)["returns_missed"]
+    assert run_act(("exec", str(RETURNER), "threads", str(threads)), CGROUP_ROOT).result == "ok"
+    told = [line for line in sensing.settle() if line.get("policy") == "crowd"]
+    missed = counters(PINS)["returns_missed"] - before
+    assert (missed == 0) is fit
+    assert len(told) + missed == threads if fit else len(told) + missed <= threads
+
+
 def test_what_a_function_returns_comes_with_what_it_was_given(sensing: Agent) -> None:
     result, told = returned(sensing, "fd", "rdwr", "fallocate", str(WORK / "file"))
     assert (result, set(told)) == ("ok", {"ends"})
@@ -349,7 +364,8 @@ def test_what_a_function_returns_comes_with_what_it_was_given(sensing: Agent) ->
 def test_a_call_within_another_is_told_apart(sensing: Agent) -> None:
     result, told = returned(sensing, "truncate", str(WORK / "file"), "77")
     path = {"path_arg": {"path": str(WORK / "file"), "permission": "-rw-r--r--"}}
-    assert (result, set(told)) == ("ok", {"outer", "inner"})
+    assert (result, set(told)) == ("ok", {"outer", "outer-too", "inner"})  # of one function there are two sensors
+    assert told["outer-too"] == ([{"long_arg": "77"}], 0, "observe")
     assert told["outer"][0][0]["path_arg"]["path"] == path["path_arg"]["path"]
     assert (told["outer"][0][1], told["outer"][1]) == ({"long_arg": "77"}, 0)
     assert told["inner"] == ([{"long_arg": "77"}], 0, "observe")

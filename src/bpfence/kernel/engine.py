@@ -468,16 +468,20 @@ class Engine:
         for probe in probes:
             if any(program not in self._sensing for program in sensors.PROGRAMS[probe.way]):  # its event is not supported, which is told
                 continue
-            try:
-                if probe.number in self._placeless:
-                    raise self._placeless[probe.number]
-                self._put_sensor(probe, hints)
-            except NoDescriptorsError:
-                raise
-            except KernelError as error:
-                self._placeless[probe.number] = error
-                if not (probe.optional and isinstance(error, sensors.NoPlaceError)):
-                    self._unplaced[probe.number] = f"{error}{f' ({error.hint})' if error.hint else ''}"
+            error = self._placeless.get(probe.number) or self._sensor_error(probe, hints)
+            if error is not None and not (probe.optional and isinstance(error, sensors.NoPlaceError)):
+                self._unplaced[probe.number] = f"{error}{f' ({error.hint})' if error.hint else ''}"
+
+    def _sensor_error(self, probe: Probe, hints: sensors.Hints) -> KernelError | None:
+        """Why a sensor cannot be attached, which is remembered; None: it is."""
+        try:
+            self._put_sensor(probe, hints)
+        except NoDescriptorsError:
+            raise
+        except KernelError as error:
+            self._placeless[probe.number] = error.with_traceback(None)  # which would keep all that was at work
+            return error
+        return None
 
     def _put_sensor(self, probe: Probe, hints: sensors.Hints) -> None:
         if probe.number not in self._described:

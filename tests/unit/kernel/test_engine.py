@@ -544,6 +544,7 @@ def test_a_sensor_without_a_place_is_tried_again_only_where_that_is_asked_for(
         engine.release(["sensor.kprobe"], probes=probes)
     assert tried == ["missing", "module_function"]
     assert set(engine.unplaced()) == {probe.number for probe in probes}
+    assert {error.__traceback__ for error in engine._placeless.values()} == {None}  # nothing of the work stays in memory with them
     monkeypatch.setattr(sensors, "attach", lambda *_: os.open(os.devnull, os.O_RDONLY))
     engine.attach(["sensor.kprobe"], probes=probes, again=True)
     assert engine.unplaced() == {}
