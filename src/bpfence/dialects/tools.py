@@ -14,7 +14,7 @@ from bpfence.conditions.text import condition_text
 from bpfence.dialects.dialect import Dialect, Rules
 from bpfence.dialects.facts import Facts
 from bpfence.documents.files import SourceFile
-from bpfence.errors import Diagnostic, Location, PolicyError, UsageError
+from bpfence.errors import CompileError, Diagnostic, Location, PolicyError, UsageError
 from bpfence.events.values import printable
 from bpfence.host.links import Links
 from bpfence.policy import Policy
@@ -94,7 +94,10 @@ class Tools:
         rules, diagnostics = self.dialect.read(sources, None)
         links.look_up(rules.paths())
         rules, told = rules.resolved(links.find, links.where)
-        summary = [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.policies(Facts())]
+        try:
+            summary = [{"name": policy.name, "mode": policy.mode, "rules": len(policy.rules)} for policy in rules.policies(Facts())]
+        except CompileError as error:  # as `read` has told, or by what links have made of them
+            summary, told = [], [*told, *(found for found in error.diagnostics if found not in diagnostics)]
         return [*diagnostics, *links.findings(Location(sources[0].file)), *told], summary
 
     def explain(

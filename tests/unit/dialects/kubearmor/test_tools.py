@@ -9,9 +9,11 @@ import pytest
 
 from bpfence.convert import Converted, convert
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
+from bpfence.dialects.kubearmor.lower import order
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.dialects.native.read import load_text
 from bpfence.documents.files import SourceFile
+from bpfence.host.links import Links
 from bpfence.policy import Action
 from tests.unit.dialects.kubearmor.corpus import WEB, corpus, decided, document, lowered
 
@@ -89,6 +91,16 @@ def test_what_has_none_is_told(spec: dict[str, Any], what: str) -> None:
     [told] = found.left_out
     assert (found.text, told.code, told.location.file, told.location.line > 1) == ("", "not-expressible", "p.yaml", True)
     assert what in told.message
+
+
+def test_policies_that_are_too_many_together_are_told_as_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is found beside it, too."""
+    monkeypatch.setattr(order, "MAX_EXCUSES", 1)
+    entries = [{"dir": "/data/", "recursive": True, "action": "Block"}]
+    entries += [{"dir": f"/data/{name}/", "recursive": True, "action": "Allow"} for name in "ab"]
+    text = document({"selector": {}, "file": {"matchDirectories": entries}})
+    found, summary = KUBEARMOR.tools().check([SourceFile("p.yaml", text.encode())], Links())
+    assert (sorted(one.code for one in found), summary) == (["selects-all", "too-large"], [])
 
 
 def test_published_policies() -> None:
