@@ -201,7 +201,7 @@ MAP struct {
 /* Calls of functions whose return a sensor waits for: what it has read of each when the function was called. Written by sensor_entry, taken by
  * sensor_return. A call that never returns, or whose return the kernel does not tell, stays until its place is needed.
  */
-#define FRAMES 1024
+#define FRAMES 512
 #define FRAME_DATA 2048
 #define FRAME_TEXT 1024 /* a text has less bytes than that */
 #define FRAME_NUMBERS 12
