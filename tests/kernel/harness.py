@@ -224,10 +224,10 @@ class Agent:
         path.write_text(write_yaml(document))
         return path
 
-    def start(self, *extra: str, stdout: int | None = None) -> None:
-        """Start and wait until enforcement is in force. `stdout`: a descriptor in place of the log."""
+    def start(self, *extra: str, stdout: int | None = None, wrapper: Sequence[str] = ()) -> None:
+        """Start and wait until enforcement is in force. `stdout`: a descriptor in place of the log; `wrapper`: a command in front."""
         self.ready_path.unlink(missing_ok=True)
-        command = [*COMMAND, "run", "-p", str(self.policies), "--output", f"jsonl:{self.alerts_path}"]
+        command = [*wrapper, *COMMAND, "run", "-p", str(self.policies), "--output", f"jsonl:{self.alerts_path}"]
         command += ["--ready-file", str(self.ready_path), *extra]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log)

@@ -6,7 +6,6 @@ they were given, and kill; the nearest twin is left alone.
 from __future__ import annotations
 
 import base64
-import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -503,13 +502,8 @@ def test_an_adoption_without_descriptors_leaves_what_is_in_force(alone: Agent) -
     alone.write_policy("files", POLICIES[2])
     alone.reload()
     alone.stop(signal.SIGKILL)
-    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-    try:
-        with pytest.raises(AssertionError, match=r"(?i)too many open files; 40 may be open here"):
-            alone.start(*LIFE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    with pytest.raises(AssertionError, match=r"(?i)too many open files; 40 may be open here"):
+        alone.start(*LIFE, wrapper=("prlimit", "--nofile=40:40"))
     assert run_act(FALLOCATE, CGROUP_ROOT).result == "killed"
     assert run_act(HARMLESS, CGROUP_ROOT).result == "ok"
     alone.write_policy("truncates", POLICIES[0])

@@ -3,7 +3,8 @@
 
 Called by `source`. One thread writes: files are put in place at once (`host.kubelet`), and each object's status says what became of it.
 A file stays as long as its object, also while that has a mistake and while the API server is away; it is removed when the object is gone,
-if it still is what this agent wrote. What that was is kept with all else that is known (`cache`).
+if it still is what this agent wrote. What that is is kept with all else that is known before it is written (`cache`), so that an agent that
+is killed leaves no file behind of which the next one does not know.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -32,14 +33,29 @@ AGAIN_SECONDS: Final = 600.0
 
 
 class Installed(msgspec.Struct, frozen=True):
-    """A file that was written: the digest of its contents, and the generation of the object that it is of."""
+    """A file that was written: the digest of its contents, "" where it was not yet, and the generation of the object that it is of. `next`:
+    the digest of what it is about to hold."""
 
     digest: str
     generation: int
+    next: str = ""
+
+
+_NOTHING: Final = Installed("", 0)
+
+
+class Keeper(Protocol):
+    """Who keeps what was written, which the installer may ask for at once."""
+
+    def changed(self) -> None:
+        """It is another."""
+
+    def save(self) -> None:
+        """Keep it now."""
 
 
 class Installer:
-    """Writes the profiles of this node. `dirty`: called when what it has written is another."""
+    """Writes the profiles of this node."""
 
     def __init__(
         self,
@@ -47,7 +63,7 @@ class Installer:
         node: str,
         folder: SeccompFolder,
         writer: Writer,
-        dirty: Callable[[], None],
+        keeper: Keeper,
         report: Callable[[str], None],
         *,
         pause: float = FIRST_PAUSE,
@@ -55,7 +71,7 @@ class Installer:
         self._node = node
         self._folder = folder
         self._writer = writer
-        self._dirty = dirty
+        self._keeper = keeper
         self._report = report
         self._pause = pause
         self._lock = threading.Condition()
@@ -106,12 +122,25 @@ class Installer:
                 if self._closed:
                     return
                 due, self._due = sorted(self._due - {SWEEP}), set()
+            self._announce(due)
             failed = [key for key in (*due, SWEEP) if not self._done(key)]
             failures = failures + 1 if failed else 0
             with self._lock:
                 if failed:
                     self._lock.wait_for(lambda: self._closed, backoff(failures, self._pause))
                     self._due.update(failed)
+
+    def _announce(self, keys: list[str]) -> None:
+        """Have kept what the files of these objects are about to hold."""
+        held = [one for key in keys if (one := self.profiles.get(key)) is not None]
+        coming = {one.path: _digest(one.made) for one in held if one.made is not None}
+        with self._lock:
+            for path, digest in coming.items():
+                there = self._record.get(path, _NOTHING)
+                if digest not in (there.digest, there.next):
+                    self._record[path] = msgspec.structs.replace(there, next=digest)
+                    self._keeper.changed()
+        self._keeper.save()
 
     def _done(self, key: str) -> bool:
         """See to an object, or sweep; False where that is to be tried again. Nothing that one object makes go wrong ends the thread."""
@@ -156,7 +185,7 @@ class Installer:
         if self._record.get(held.path) != written:
             with self._lock:
                 self._record[held.path] = written
-            self._dirty()
+            self._keeper.changed()
 
     def _say(self, one: PolicyObject, generation: int, diagnostics: tuple[Diagnostic, ...]) -> None:
         status = NodeStatus(self._node, one.generation, generation, now(), findings_of(diagnostics, one.key))
@@ -170,7 +199,7 @@ class Installer:
         for path in [path for path in self._record if path not in wanted and self.profiles.knows(_kind(path))]:
             try:
                 data = self._folder.get(path)
-                if data is not None and _digest(data) == self._record[path].digest:
+                if data is not None and _digest(data) in (self._record[path].digest, self._record[path].next):
                     self._folder.remove(path)
             except (OSError, UsageError) as error:
                 done = False
@@ -178,7 +207,7 @@ class Installer:
                 continue
             with self._lock:
                 del self._record[path]
-            self._dirty()
+            self._keeper.changed()
         return done
 
 

@@ -43,7 +43,6 @@ MAX_PODS: Final = 2048
 MAX_NAMESPACES: Final = 16384
 MAX_WARNED: Final = 64
 """So many of the annotations that have no effect are told of."""
-SAVE_SECONDS: Final = 0.5
 V = TypeVar("V")
 
 
@@ -100,17 +99,16 @@ class Cluster:
         self._registry: Registry | None = None
         self._joining = threading.Lock()
         self._changed: Callable[[], None] = lambda: None
-        self._dirty = threading.Event()
         self._closed = threading.Event()
-        self._keeper: threading.Thread | None = None
+        self._keeper = cache.Keeper(path, self.known, report)
         self._asked = self._full = False
         self._left: dict[str, PolicyObject] = {}
         self._warned: set[str] = set()
         self.pods = Pods(self)
-        self._writer = Writer(api, node, report, pause=2 * pause)
+        self._writer = Writer(api, node, report, before=self._keeper.save, pause=2 * pause)
         self._folder = folder
         self._installer = (
-            Installer(api, node, SeccompFolder(folder), self._writer, self._dirty.set, report, pause=pause) if folder is not None else None
+            Installer(api, node, SeccompFolder(folder), self._writer, self._keeper, report, pause=pause) if folder is not None else None
         )
         self._languages = languages
         self._of_policies = {kind: self._watch_policies(kind, pause) for kind in objects.POLICIES}
@@ -166,9 +164,7 @@ class Cluster:
             self._writer.start()
             if self._installer is not None:
                 self._installer.start()
-            if self._path is not None:
-                self._keeper = threading.Thread(target=self._keep, name="bpfence-k8s-cache", daemon=True)
-                self._keeper.start()
+            self._keeper.start()
         except RuntimeError as error:  # no room for a thread: what is in force stays
             self._report(f"Kubernetes: what changes there is not heard of until a restart: {error}")
 
@@ -184,7 +180,7 @@ class Cluster:
                 held = self._policies.get(key)
                 if held is not None:
                     self._take_outcome(key, held, outcome)
-        self._dirty.set()
+        self._keeper.changed()
 
     def folders(self) -> Sequence[Path]:
         """Where the file of what is known is."""
@@ -195,14 +191,12 @@ class Cluster:
         if self._closed.is_set():
             return
         self._closed.set()
-        self._dirty.set()
         for watcher in self._watchers:
             watcher.close()
         if self._installer is not None:
             self._installer.close()
         self._writer.close()
-        if self._keeper is not None:
-            self._keeper.join(2.0)
+        self._keeper.close()
 
     # ---- policies ----
 
@@ -253,7 +247,7 @@ class Cluster:
         self._tell()
 
     def _tell(self) -> None:
-        self._dirty.set()
+        self._keeper.changed()
         self._changed()
 
     def _drop(self, key: str) -> bool:
@@ -325,7 +319,7 @@ class Cluster:
                 told |= {uid: _in_namespace(pod, self._namespaces.get(pod.namespace)) for uid, pod in chosen.items()}
             if self._registry is not None:
                 self._registry.pods(told)
-        self._dirty.set()
+        self._keeper.changed()
 
     def _all_pods(self, found: list[tuple[str, Pod]]) -> None:
         with self._lock:
@@ -410,21 +404,6 @@ class Cluster:
         if self._folder is not None and self._folder.parent.is_dir():
             with contextlib.suppress(OSError):  # the status of profiles says why they are not there
                 self._folder.mkdir(mode=0o755, exist_ok=True)
-
-    def _keep(self) -> None:
-        assert self._path is not None
-        told = False
-        while not self._closed.is_set():
-            self._dirty.wait()
-            self._closed.wait(SAVE_SECONDS)  # many changes at once are one
-            self._dirty.clear()
-            try:
-                cache.save(self._path, self.known())
-                told = False
-            except OSError as error:
-                if not told:
-                    self._report(f"Kubernetes: what is known cannot be kept across a restart: {error}")
-                told = True
 
 
 class Pods:

@@ -93,13 +93,17 @@ class Statuses:
 
 
 class Writer:
-    """Writes in a thread of its own. `pause`: after the first failure, and of conflicts."""
+    """Writes in a thread of its own. `before`: called in it before a status is written; `pause`: after the first failure, and of
+    conflicts."""
 
-    def __init__(self, api: Api, node: str, report: Callable[[str], None], *, pause: float = 1.0) -> None:
+    def __init__(
+        self, api: Api, node: str, report: Callable[[str], None], *, before: Callable[[], None] = lambda: None, pause: float = 1.0
+    ) -> None:
         self._api = api
         self._statuses = Statuses(api, pause)
         self._node = node
         self._report = report
+        self._before = before
         self._pause = pause
         self._waiting: dict[str, Report] = {}
         self._lock = threading.Condition()
@@ -145,6 +149,7 @@ class Writer:
                 key, report = next(iter(self._waiting.items()))
                 del self._waiting[key]
             try:
+                self._before()
                 self._write(key, report)
                 failures, self._told = 0, False
             except Exception as error:  # whatever goes wrong, it is tried again

@@ -13,7 +13,7 @@ import pytest
 from bpfence.agent.feed import Outcome
 from bpfence.dialects.native.schema import CLUSTER_KIND
 from bpfence.errors import Diagnostic, Location
-from bpfence.k8s import objects, source
+from bpfence.k8s import cache, objects, source
 from bpfence.k8s.cache import load
 from bpfence.k8s.objects import PolicyObject, version_of
 from bpfence.k8s.source import Cluster
@@ -228,6 +228,26 @@ def test_all_that_was_known_is_there_after_a_restart_without_the_api_server(rig:
     assert later.registry.containers()[0].pod == rig.registry.containers()[0].pod
     assert any("known from before" in text for text in later.said)
     later.close()
+
+
+def test_what_a_status_says_is_kept_before_it_is_written(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that is killed has told of nothing that the next one does not know."""
+    monkeypatch.setattr(cache, "SAVE_SECONDS", 60)
+    path = tmp_path / "state" / "kubernetes.json"
+    known: list[list[PolicyObject]] = []
+
+    def respond(asked: Asked) -> Answer:
+        if asked.method == "PATCH":
+            known.append([kept.newest for kept in load(path, "n1").policies])
+        return answers(asked)
+
+    answers, rig.server.respond = rig.server.respond, respond
+    rig.hold(made())
+    rig.cluster.ask()
+    rig.cluster.start(rig.changed)
+    rig.in_force(made())
+    until(lambda: known)
+    assert known[0] == [made()]
 
 
 def test_a_cache_that_cannot_be_read_is_told(tmp_path: Path) -> None:

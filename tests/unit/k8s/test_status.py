@@ -26,7 +26,11 @@ class Rig:
     def __init__(self) -> None:
         self.server = FakeServer(self._respond)
         self.said: list[str] = []
-        self.writer = Writer(self.server.api, "n1", self.said.append, pause=0.01)
+        self.asked_before: list[int] = []
+        """How much had been asked each time that something was about to be written."""
+        self.writer = Writer(
+            self.server.api, "n1", self.said.append, before=lambda: self.asked_before.append(len(self.server.asked)), pause=0.01
+        )
         self.respond: Callable[[Asked], Answer] = lambda _: stored({"name": "n1", "observed": 1, "generation": 1})
 
     def _respond(self, asked: Asked) -> Answer:
@@ -53,6 +57,7 @@ def test_a_node_applies_its_own_entry_and_then_the_sum(rig: Rig) -> None:
     rig.writer.start()
     until(lambda: len(rig.server.asked) == 2)
     first, second = rig.server.asked
+    assert rig.asked_before == [0]
     assert first.path == "/apis/bpfence.io/v1alpha1/namespaces/shop/securitypolicies/guard/status"
     assert first.query == {"fieldManager": "bpfence-n1", "force": "true"}
     assert first.body["metadata"] == {"name": "guard", "namespace": "shop", "uid": "uid-guard"}
