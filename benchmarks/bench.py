@@ -29,7 +29,7 @@ import yaml
 
 from benchmarks import macro, results
 from benchmarks.results import Figure, under
-from benchmarks.targets import CONCERNED, EMPTY, FALCO, OTHER, SHIPPED
+from benchmarks.targets import CONCERNED, EMPTY, FALCO, OTHER, PROCESSES, SHIPPED, TRACING, TRACING_10
 
 ROOT = results.ROOT
 RESULTS = results.FOLDER
@@ -56,7 +56,8 @@ OPERATIONS = ("getppid", "pwrite", "open-short", "open-long", "create-rename-unl
 class Setting(msgspec.Struct, frozen=True):
     """One policy set: `paths` path rules and `networks` networks; None: bpfence is not running. `beside`: the paths are in the folder of
     the long path, so that an automaton has to read all of it. `falco`: Falco's stable rules instead, which concern processes in containers
-    most. `shipped`: the policies of examples/policies, which enforce.
+    most. `shipped`: the policies of examples/policies, which enforce. `tracing`: so many of Tetragon's policies, as its own figures were
+    taken with. `processes`: every execution and every end of a process is reported.
     """
 
     name: str
@@ -65,6 +66,8 @@ class Setting(msgspec.Struct, frozen=True):
     beside: bool = False
     falco: bool = False
     shipped: bool = False
+    tracing: int = 0
+    processes: bool = False
 
 
 SETTINGS = (
@@ -75,6 +78,9 @@ SETTINGS = (
     Setting("CIDR policy, 100 networks", 0, 100),
     Setting(SHIPPED, 0, shipped=True),
     Setting(FALCO, 0, falco=True),
+    Setting(TRACING, 0, tracing=1),
+    Setting(TRACING_10, 0, tracing=10),
+    Setting(PROCESSES, 0, processes=True),
 )
 
 FIGURES = ROOT / "benchmarks" / "figures.json"
@@ -110,15 +116,26 @@ def policy(setting: Setting) -> str:
     if setting.networks:
         networks = [f"10.{i}.0.0/{16 + i % 9}" for i in range(setting.networks)]
         rules.append({"name": "networks", "on": "connect", "match": {"net.peer.ip": networks}, "action": "deny"})
-    return yaml.safe_dump(
-        {
-            "apiVersion": "bpfence.io/v1alpha1",
-            "kind": "SecurityPolicy",
-            "metadata": {"name": "bench"},
-            "spec": {"mode": "enforce", "scope": {"cgroup": CGROUP}, "rules": rules},
-        },
-        sort_keys=False,
-    )
+    return written({"mode": "enforce", "scope": {"cgroup": CGROUP}, "rules": rules})
+
+
+def written(spec: Mapping[str, Any]) -> str:
+    """A native policy."""
+    made = {"apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": "bench"}, "spec": spec}
+    return yaml.safe_dump(made, sort_keys=False)
+
+
+def tracing_policy(number: int) -> str:
+    """One of Tetragon's policies, on a hook that every open passes, with a prefix that no file has."""
+    test = {"index": 0, "operator": "Prefix", "values": [f"/nowhere-{number}/"]}
+    hook = {"call": "security_file_open", "syscall": False, "args": [{"index": 0, "type": "file"}], "selectors": [{"matchArgs": [test]}]}
+    made = {
+        "apiVersion": "cilium.io/v1alpha1",
+        "kind": "TracingPolicy",
+        "metadata": {"name": f"opens-{number}"},
+        "spec": {"kprobes": [hook]},
+    }
+    return yaml.safe_dump(made, sort_keys=False)
 
 
 def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes], float]:
@@ -129,6 +146,14 @@ def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes]
     policies.mkdir(parents=True, exist_ok=True)
     if setting.paths or setting.networks:
         (policies / "bench.yaml").write_text(policy(setting))
+    if setting.processes:
+        rules = [
+            {"name": name, "on": event, "action": "observe"}
+            for name, event in (("executed", "process.executed"), ("ended", "process.exit"))
+        ]
+        (policies / "bench.yaml").write_text(written({"rules": rules}))
+    for number in range(setting.tracing):
+        (policies / f"tracing-{number}.yaml").write_text(tracing_policy(number))
     if setting.falco:
         shutil.copy(RESULTS / FALCO_RULES.name, policies)
     if setting.shipped:

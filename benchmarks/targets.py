@@ -9,6 +9,9 @@ from benchmarks.results import Figure, under
 
 SHIPPED: Final = "shipped policies, enforcing"
 FALCO: Final = "Falco, 25 stable rules"
+TRACING: Final = "1 tracing policy"
+TRACING_10: Final = "10 tracing policies"
+PROCESSES: Final = "executions and ends reported"
 EMPTY: Final = "empty engine"
 CONCERNED: Final = "concerned"
 OTHER: Final = "not concerned"
@@ -49,6 +52,12 @@ TARGETS: Final = (
     Target(under(SHIPPED, "spawn", CONCERNED), "posix_spawn of a static program, the same", "added", 20_000),
     Target(under(FALCO, "open-short", OTHER), "open, short path, a process that Falco's 25 rules do not concern", "added", 900),
     Target(under(FALCO, "open-long", OTHER), "open, deep path, the same", "added", 900),
+    Target(under(TRACING, "open-short", OTHER), "open, short path, 1 tracing policy on every open", "added", 700),
+    Target(under(TRACING, "open-long", OTHER), "open, deep path, the same", "added", 1000),
+    Target(under(TRACING_10, "open-short", OTHER), "open, short path, 10 such policies", "added", 700),
+    Target(under(TRACING_10, "open-long", OTHER), "open, deep path, the same", "added", 1000),
+    Target(under(PROCESSES, "spawn", OTHER), "posix_spawn of a static program, all executions and ends reported", "added", 40_000),
+    Target(under(PROCESSES, "fork", OTHER), "fork+exit, the same", "added", 12_000),
     Target(under(EMPTY, "start"), "`run` to enforcement in force, no rules", "most", 2),
     Target(under(SHIPPED, "start"), "the same, shipped policies", "most", 4),
     Target(under(FALCO, "start"), "the same, Falco's 25 rules", "most", 5),

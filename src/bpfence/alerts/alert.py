@@ -11,6 +11,7 @@ import errno
 import re
 import socket
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, Union
 
@@ -450,8 +451,13 @@ _SUBJECTS: Final = (
 
 def default_message(event: str, record: KernelEvent) -> str:
     """What a rule without a message says of a record."""
+    return _default_message([name for name in _subjects_of(event) if own_field(record, name) is not None])
+
+
+@cache
+def _subjects_of(event: str) -> tuple[str, ...]:
     slots = own_slots(event)
-    return _default_message({name for names in _SUBJECTS for name in names if name in slots and own_field(record, name) is not None})
+    return tuple(name for names in _SUBJECTS for name in names if name in slots)
 
 
 def _default_message(known: Collection[str]) -> str:

@@ -135,7 +135,7 @@ class LineWriter:
         if words and sum(map(len, words)) > _LEAF_CHARACTERS * len(words):
             return None
         process = subject.json[:-1] if made.more else subject.json  # the brace comes behind what the event says
-        cgroup = subject.process.cgroup
+        cgroup = subject.cgroup
         container = self._composer.belonging.json("" if cgroup is msgspec.UNSET else cgroup)
         return made.plan.write(record, (rfc3339_bytes(seen.time), b"%d" % number, process, text, details, container, *words))
 

@@ -36,6 +36,10 @@ MAX_REFUSED: Final = 4096
 _NUMBERS: Final = (
     ("process.caps", abi.NUM_PROCESS_CAPS), ("process.tty", abi.NUM_TTY), ("process.exe_flags", abi.NUM_EXE_FLAGS),
 )  # fmt: skip
+_AT: Final = {name: offset - abi.EVENT_HEADER_OFFSETS["pid"] for name, offset in abi.EVENT_HEADER_OFFSETS.items()}
+_SHARED: Final = slice(_AT["generation"], _AT["start_time"])
+_SINCE_PARENT: Final = _AT["parent_exec_id"]
+"""Of the header, with which `KernelEvent.subject` begins, all but pid, tid and ppid, and start time and exec id, which lie side by side."""
 SECOND: Final = 1_000_000_000
 STEP: Final = SECOND // 100
 """A change of the wall clock larger than this is a step; smaller ones are measuring noise and would make start times jitter."""
@@ -149,31 +153,65 @@ def _second(seconds: int) -> bytes:
 _ENCODER: Final = msgspec.json.Encoder()
 
 
+class Account:
+    """What a process shares with all that differ from it in nothing but ids and start: how lines show it, and what rules see.
+
+    `process`, `fields`: those of one of them.
+    """
+
+    __slots__ = ("after", "before", "fields", "process", "words")
+
+    def __init__(self, process: Process, fields: dict[str, Value]) -> None:
+        self.process = process
+        self.fields = fields
+        self.words: dict[str, bytes] = {}
+        bare = _ENCODER.encode(msgspec.structs.replace(process, pid=0, tid=0, ppid=0, exec_id=None, start_time=None))
+        # A quotation mark inside of a text has a backslash before it, so only the member itself reads like this.
+        self.before, _, self.after = bare.removeprefix(_IDS % (0, 0, 0, b"null")).partition(_START + b"null")
+        self.before += _START
+
+
+_IDS: Final = b'{"pid":%d,"tid":%d,"ppid":%d,"exec_id":%b'
+_START: Final = b',"start_time":'
+_OWN: Final = frozenset(("process.pid", "process.parent.pid"))
+"""Fields in which processes of one account differ."""
+
+
 class Subject:
     """A process as records with one account of it show it: as it stands in lines, as rules see it, and as JSON.
 
     `known` is for languages: what they have found out of nothing but the process.
     """
 
-    __slots__ = ("_words", "fields", "json", "known", "process")
+    __slots__ = ("_account", "_ids", "cgroup", "fields", "json", "known")
 
-    def __init__(self, process: Process, fields: dict[str, Value]) -> None:
-        self.process = process
-        self.fields = fields
-        self.json = _ENCODER.encode(process)
+    def __init__(self, account: Account, record: KernelEvent, exec_id: str | None, start_time: str | None) -> None:
+        """`exec_id`, `start_time`: as shown."""
+        self._account = account
+        self._ids = record.pid, record.tid, record.ppid, exec_id, start_time
+        self.cgroup = account.process.cgroup
+        self.fields: dict[str, Value] = {**account.fields, "process.pid": record.pid, "process.parent.pid": record.ppid}
+        who, since = (b"null" if text is None else b'"%b"' % text.encode() for text in (exec_id, start_time))
+        self.json = _IDS % (record.pid, record.tid, record.ppid, who) + account.before + since + account.after
         self.known: dict[object, Any] = {}
-        self._words: dict[str, bytes] = {}
+
+    @property
+    def process(self) -> Process:
+        """What `json` says."""
+        pid, tid, ppid, exec_id, start_time = self._ids
+        return msgspec.structs.replace(self._account.process, pid=pid, tid=tid, ppid=ppid, exec_id=exec_id, start_time=start_time)
 
     def word(self, name: str) -> bytes:
         """A field inside a sentence, as JSON text has it; "<none>" where it is not known."""
-        word = self._words.get(name)
+        word = self._account.words.get(name)
         if word is None:
             if name not in self.fields:
                 word = b"<none>"
             else:
                 word = _ENCODER.encode(phrase(FIELD_BY_NAME[name], self.fields[name]))[1:-1]
-            if name not in FIELD_BY_NAME or FIELD_BY_NAME[name].kind is not Kind.USER:  # a user may get another name
-                self._words[name] = word
+            # A user may get another name.
+            if name not in _OWN and (name not in FIELD_BY_NAME or FIELD_BY_NAME[name].kind is not Kind.USER):
+                self._account.words[name] = word
         return word
 
 
@@ -190,6 +228,7 @@ class ProcessCache:
         self._size = size
         self._images: OrderedDict[int, ExecImage] = OrderedDict()
         self._subjects: OrderedDict[bytes, Subject] = OrderedDict()
+        self._accounts: OrderedDict[tuple[object, ...], Account] = OrderedDict()
         self._asked: tuple[KernelEvent, Subject] | tuple[None, None] = None, None
         self._acts: OrderedDict[bytes, dict[object, Any]] = OrderedDict()
         self.refused: dict[bytes, Any] = {}
@@ -250,6 +289,7 @@ class ProcessCache:
     def forget_subjects(self) -> None:
         """How processes are shown has changed, or what rules find out of them."""
         self._subjects.clear()
+        self._accounts.clear()
         self._asked = None, None
         self._acts.clear()
         self.refused.clear()
@@ -282,12 +322,31 @@ class ProcessCache:
             self._subjects.move_to_end(key)
             self._asked = record, subject
             return subject
-        subject = Subject(*self.describe(record, cgroup_path(record.cgroup)))
+        exec_id, started = self.name_exec(record.exec_id), self._started(record)
+        subject = Subject(self._account(record, cgroup_path), record, exec_id, started)
         if not record.exec_id or record.exec_id in self._images:
             self._subjects[key] = subject
             if len(self._subjects) > SUBJECTS:
                 self._subjects.popitem(last=False)
         return subject
+
+    def _account(self, record: KernelEvent, cgroup_path: Callable[[int], str | None]) -> Account:
+        """Kept for the next process that runs the same program in the same way, from the same parent."""
+        image = self.image(record.exec_id)
+        program = (image.comm, image.exe, image.args, image.flags) if image is not None else None
+        said = record.subject(records.ACCOUNT)
+        key = (said[_SHARED], said[_SINCE_PARENT:], program)
+        account = self._accounts.get(key)
+        if account is None:
+            account = Account(*self.describe(record, cgroup_path(record.cgroup)))
+            if image is not None or not record.exec_id:
+                self._accounts[key] = account
+                if len(self._accounts) > SUBJECTS:
+                    self._accounts.popitem(last=False)
+        return account
+
+    def _started(self, record: KernelEvent) -> str | None:
+        return rfc3339(self._clock.wall(record.start_time)) if record.start_time else None
 
     def describe(self, record: KernelEvent, cgroup: str | None = None) -> tuple[Process, dict[str, Value]]:
         """The acting process as alerts show it, and its fields as rules see them."""
@@ -308,7 +367,7 @@ class ProcessCache:
             record.pid, record.tid, record.ppid, self.name_exec(record.exec_id), escape(record.comm),
             escape(exe) if exe is not None else None, [escape(arg) for arg in split] if split is not None else None,
             escape(cwd) if cwd is not None else None, record.uid, record.gid,
-            rfc3339(self._clock.wall(record.start_time)) if record.start_time else None,
+            self._started(record),
             [Ancestor(ancestor.pid, escape(ancestor.exe)) for ancestor in chain],
             truncated or UNSET, escape(group) if group is not None else UNSET, record.number(abi.NUM_TTY, UNSET),
             flags("exe", record.numbers[abi.NUM_EXE_FLAGS]) if abi.NUM_EXE_FLAGS in record.numbers else UNSET, parent, parents,

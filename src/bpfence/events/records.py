@@ -103,6 +103,13 @@ _SUBJECT_WORDS: Final = (
 )  # fmt: skip
 SUBJECT: Final = b"".join(word.to_bytes(8, "little") for word in _SUBJECT_WORDS)
 """What `KernelEvent.subject` takes: all that is about the acting process."""
+ACCOUNTED: Final = (abi.NUM_PROCESS_CAPS, abi.NUM_TTY, abi.NUM_EXE_FLAGS)
+"""Numbers of records that `process` shows."""
+_ACCOUNT_WORDS: Final = (
+    *(sum(1 << slot % 64 for slot in ACCOUNTED if slot // 64 == word) for word in range(abi.ABI_NUM_WORDS)), _SUBJECT_WORDS[-1],
+)  # fmt: skip
+ACCOUNT: Final = b"".join(word.to_bytes(8, "little") for word in _ACCOUNT_WORDS)
+"""The same: all of it that is shown."""
 
 
 _KIND_WORDS: Final = (

@@ -16,7 +16,7 @@ import pytest
 
 from bpfence import abi
 from bpfence.agent import agent as agent_module
-from bpfence.agent.agent import CLASSES_SECONDS, Agent, Settings
+from bpfence.agent.agent import CLASSES_SECONDS, GATHER_SECONDS, Agent, Settings
 from bpfence.agent.generations import Counted, Counts, Generations, state_path
 from bpfence.agent.loading import load, read_policies
 from bpfence.compiler.explain import explain
@@ -557,6 +557,29 @@ def test_records_that_come_as_fast_as_they_are_read_keep_no_signal_waiting(rig: 
     rig.agent.loop.now = now
     rig.agent.drain()
     assert 0 < len(rig.output.dicts("alert")) < 20
+
+
+def test_records_that_come_soon_after_others_are_read_together(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of them at once, and all of them without a wait where reading takes longer than gathering."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        rig.now += seconds
+        rig.engine.say()
+
+    monkeypatch.setattr(agent_module.time, "sleep", sleep)
+    rig.agent.start()
+    for told, pauses in ((1, 0), (3, 1)):
+        rig.engine.say()
+        rig.step()
+        assert (len(rig.output.dicts("alert")), len(slept)) == (told, pauses)
+        rig.now += GATHER_SECONDS / 4
+    assert slept == [pytest.approx(GATHER_SECONDS * 3 / 4)]
+    rig.now += GATHER_SECONDS
+    rig.engine.say()
+    rig.step()
+    assert (len(rig.output.dicts("alert")), len(slept)) == (4, 1)
 
 
 def test_a_bug_does_not_end_enforcement(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

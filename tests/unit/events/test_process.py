@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bpfence import abi
 from bpfence.errors import KernelError
@@ -157,3 +160,58 @@ def test_parents_without_a_list() -> None:
     assert process.parent == Parent(r"\xff", ["a", "", "b"])
     assert process.parents is msgspec.UNSET
     assert (fields["process.parent.name"], fields["process.parent.args"]) == ("\udcff", "a  b")
+
+
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "pid": st.sampled_from([412, 7]), "tid": st.sampled_from([412, 8]), "ppid": st.sampled_from([0, 400]),
+        "start_time": st.sampled_from([0, 4_000_000_000, 1]), "exec_id": st.sampled_from([0, 0x700001, 0x700002, 0x700003, 0x99]),
+        "parent_exec_id": st.sampled_from([0, 0x700000, 0x600000]), "uid": st.sampled_from([0, 1000]), "gid": st.sampled_from([0, 1]),
+        "cgroup": st.sampled_from([9, 10]), "comm": st.sampled_from([b"sh", b'"\xff']),
+    },
+)  # fmt: skip
+STRINGS = st.dictionaries(
+    st.sampled_from(["STR_PROCESS_EXE", "STR_PROCESS_ARGS", "STR_PROCESS_CWD", "STR_PROCESS_CGROUP", "STR_FILE_PATH"]),
+    st.sampled_from([b"", b"/x", b'","start_time":null,"ancestors":', b"a\0b\x1b\xff"]),
+    max_size=3,
+)
+NUMBERS = st.dictionaries(st.sampled_from(["NUM_TTY", "NUM_EXE_FLAGS", "NUM_PROCESS_CAPS", "NUM_VPID"]), st.just(5), max_size=2)
+
+
+@given(st.lists(st.tuples(NUMBERS, STRINGS, HEADERS), min_size=1, max_size=12))
+def test_what_processes_share_is_shown_of_each_as_if_it_were_alone(given: list[tuple[Any, Any, Any]]) -> None:
+    images = {
+        **IMAGES,
+        0x700002: Image(0x700000, 500),
+        0x700003: Image(0x700000, 500, abi.EXEC_ARGS_TRUNCATED),
+    }
+    cache = ProcessCache(images.get, CLOCK)
+    for numbers, strings, header in given:
+        event = decoded(record("file.open", numbers, strings, **header))
+        subject = cache.subject(event, "/cgroup-{}".format)
+        process, fields = ProcessCache(images.get, CLOCK).describe(event, f"/cgroup-{event.cgroup}")
+        assert (subject.process, subject.json) == (process, msgspec.json.encode(process))
+        assert (subject.fields, subject.cgroup) == (fields, process.cgroup)
+        for name in fields:
+            alone = ProcessCache(images.get, CLOCK).subject(event, "/cgroup-{}".format)
+            assert subject.word(name) == alone.word(name)
+
+
+def test_processes_that_run_the_same_program_in_the_same_way_share_an_account() -> None:
+    asked: list[int] = []
+
+    def path(number: int) -> str:
+        asked.append(number)
+        return "/a"
+
+    cache = ProcessCache({**IMAGES, 0x700002: Image(0x700000, 500)}.get, CLOCK)
+    for n in range(5):
+        for exec_id in (0x700001, 0x700002):
+            cache.subject(decoded(record("process.exit", pid=500 + n, start_time=n, exec_id=exec_id)), path)
+    assert asked == [9]
+    cache.subject(decoded(record("process.exit", pid=500, comm=b"other")), path)
+    assert asked == [9, 9]
+    for n in range(2):
+        cache.subject(decoded(record("process.exit", pid=600 + n, exec_id=0x1234)), path)
+    assert asked == [9] * 4, "what the kernel has forgotten is shared with nobody"
