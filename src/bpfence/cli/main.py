@@ -51,6 +51,7 @@ MODULES: Final = {
         "unload": "End enforcement: take everything out of the kernel.",
     },
     "bpfence.cli.kubernetes": {"webhook": "Answer a cluster that asks whether policies are right."},
+    "bpfence.cli.range": {"range": "Play harmless attacks against the policies in force."},
     "bpfence.cli.pod": {"pod": "Check and harden Kubernetes manifests."},
     "bpfence.cli.workloads": {
         "hook": "Tell the agent of containers before their first instruction.",
