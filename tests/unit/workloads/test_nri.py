@@ -109,8 +109,11 @@ def test_a_container_is_registered_before_the_answer(rig: Rig) -> None:
     assert rig.seconds == [4 * SHARE * OF_POLICIES]
     assert (made.id, made.cgroup, made.cgroup_id, made.pid) == (ID, PATH, rig.host.tree.number(PATH), 70)
     assert (made.name, made.image, made.image_digest, made.runtime) == (
-        "server", "docker.io/library/nginx:1", "sha256:" + "a" * 64, "containerd",
-    )  # fmt: skip
+        "server",
+        "docker.io/library/nginx:1",
+        "sha256:" + "a" * 64,
+        "containerd",
+    )
     assert made.pod == Pod("web-0", "prod", UID, {"app": "web"})
     # The runtime mixes those of the image into the container's.
     assert made.labels is None

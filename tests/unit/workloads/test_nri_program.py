@@ -321,6 +321,9 @@ def test_settings_that_are_wrong_do_not_end_the_plugin(tmp_path: Path, config: s
 def test_it_stands_alone() -> None:
     done = subprocess.run(
         [sys.executable, "-IS", "-c", f"import runpy, sys; runpy.run_path({nri_program.__file__!r}); print(*sys.modules)"],
-        capture_output=True, text=True, check=True, env={"PATH": os.environ.get("PATH", "")},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ.get("PATH", "")},
+    )
     assert not [name for name in done.stdout.split() if name.startswith("bpfence")]
