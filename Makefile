@@ -129,6 +129,10 @@ installed: $(BUILD)/installed.stamp ## the wheel, installed for the tests in .bu
 kubernetes: $(BUILD)/dev.stamp ## an API server with etcd for tests/kubernetes, built with Go once and kept in the cache
 	@$(PYTHON) tools/build_kubernetes.py
 
+.PHONY: containerd
+containerd: $(BUILD)/dev.stamp ## a containerd with NRI for tests/e2e/test_nri.py, fetched once and kept in the cache
+	@$(PYTHON) tools/fetch_containerd.py
+
 .PHONY: demo
 demo: dev ## real attacks, without and with bpfence; in a guest where this kernel refuses
 	@$(PYTHON) tools/demo.py $(ARGS)

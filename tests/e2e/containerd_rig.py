@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by test_containerd.py in namespaces of its own: containerd with the wrapped runtime, a pod by its CRI, what the sources say of it.
 
-Arguments: a folder with an image (`image.tar`) and the wrapped runtime (its path is the second), and the hook's socket. Writes JSON.
+Arguments: a folder with an image (`image.tar`), the runtime (its path is the second), the hook's socket; of test_nri.py also where NRI
+looks for plugins and their settings, and whether the agent's side is a plugin itself. Writes JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.cri import Cri
 from bpfence.workloads.hook import HookServer
 from bpfence.workloads.model import Container
+from bpfence.workloads.nri import NriClient
 from bpfence.workloads.texts import BadAnswerError
 
 IMAGE = "localhost/bpfence-test:1"
@@ -43,6 +45,13 @@ state = "{folder}/state/run"
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         BinaryName = "{wrapper}"
+"""
+NRI = """
+[plugins."io.containerd.nri.v1.nri"]
+  disable = false
+  socket_path = "{folder}/nri.sock"
+  plugin_path = "{plugins}"
+  plugin_config_path = "{settings}"
 """
 # What only who makes pods asks for.
 cri.MESSAGES.update({
@@ -101,7 +110,7 @@ def started(source: Cri, pod: str, name: str) -> str:
     return ""
 
 
-def main(folder: str, wrapper: str, path: str) -> None:
+def main(folder: str, wrapper: str, path: str, plugins: str = "", plugin_settings: str = "", own: str = "") -> None:
     tree, socket = Tree(Path("/sys/fs/cgroup")), f"{folder}/containerd.sock"
     told: list[dict[str, Any]] = []
     refuses: list[bool] = []
@@ -113,14 +122,19 @@ def main(folder: str, wrapper: str, path: str) -> None:
 
     server = HookServer(tree, path=Path(path)).start(register)
     settings = Path(folder, "config.toml")
-    settings.write_text(CONFIG.format(folder=folder, image=IMAGE, wrapper=wrapper))
+    nri = NRI.format(folder=folder, plugins=plugins, settings=plugin_settings) if plugins else ""
+    settings.write_text(CONFIG.format(folder=folder, image=IMAGE, wrapper=wrapper) + nri)
+    said: list[str] = []
     with Path(folder, "log").open("w") as log:
         daemon = subprocess.Popen(["containerd", "-c", str(settings)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     source = Cri(tree, socket, "containerd", 60)
     answer: dict[str, Any] = {}
     pod = ""
+    client = NriClient(Path(folder, "nri.sock"), tree, fails=True, report=said.append, pause=0.1).start(register) if own else None
     try:
         answer["listens"] = waited(Path(socket).exists)
+        if client is not None:
+            answer["plugin"] = waited(lambda: client.registered)
         command = ["ctr", "-a", socket, "-n", "k8s.io", "images", "import", "--snapshotter", "native", f"{folder}/image.tar"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
         answer["import"] = done.stdout + done.stderr
@@ -137,12 +151,14 @@ def main(folder: str, wrapper: str, path: str) -> None:
         for method in ("StopPodSandbox", "RemovePodSandbox") if pod else ():
             source._ask(method, {"pod_sandbox_id": pod})
         source.stop()
+        if client is not None:
+            client.close()
         daemon.terminate()
         daemon.wait(60)
         server.close()
         for level in (f"/besteffort/pod{UID}", "/besteffort", ""):
             subprocess.run(["rmdir", f"/sys/fs/cgroup/kubepods{level}"], check=False)
-    print(json.dumps(answer | {"told": told, "pod": pod, "log": Path(folder, "log").read_text()[-3000:]}))
+    print(json.dumps(answer | {"told": told, "said": said, "pod": pod, "log": Path(folder, "log").read_text()[-3000:]}))
 
 
 if __name__ == "__main__":

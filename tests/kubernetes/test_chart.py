@@ -29,6 +29,7 @@ VARIANTS: list[dict[str, Any]] = [
         "agent": {"privileged": True, "args": ["--mode", "audit"], "runtimePaths": ["/run/crio", "/run/crun"]},
         "imagePullSecrets": [{"name": "a"}],
     },
+    {"agent": {"nri": {"socket": "/run/nri/nri.sock", "onFailure": "deny"}}},
     {"webhook": {"seccompProfiles": {"enabled": False}}, "agent": {"seccompFolder": "/var/lib/k0s/kubelet/seccomp"}},
     {
         "webhook": {"tlsSecret": "own", "caBundle": "PEM", "failurePolicy": "Fail", "seccompProfiles": {"failurePolicy": "Fail"}},
@@ -99,6 +100,7 @@ def test_it_is_without_a_mistake_to_helm(chart: Helm, more: dict[str, Any]) -> N
         {"image": {"repository": ""}},
         merged({"agent": {"privilegd": True}}),
         merged({"agent": {"runtimePaths": ["/"]}}),
+        merged({"agent": {"nri": {"socket": "/etc/nri.sock"}}}),
         merged({"webhook": {"failurePolicy": "Maybe"}}),
     ],
 )

@@ -125,11 +125,11 @@ def kernel(max_processes: int | None = None) -> Kernel:
     return LiveKernel(max_processes)
 
 
-def container_sources(report: Callable[[str], None], hook: Path) -> Sources | None:
-    """Who tells `run` of containers, the hook at its socket among them; tests put others here."""
+def container_sources(report: Callable[[str], None], hook: Path, nri: Path | None = None, nri_fails: bool = False) -> Sources | None:
+    """Who tells `run` of containers, the hook at its socket and NRI among them; tests put others here."""
     from bpfence.workloads.sources import HostSources  # imported late: other commands of this module do without
 
-    return HostSources(report, hook=hook)
+    return HostSources(report, hook=hook, nri=nri, nri_fails=nri_fails)
 
 
 def cluster_of(
@@ -200,6 +200,20 @@ def hierarchy() -> Hierarchy:
     metavar="PATH",
     help="Where hooks of container runtimes tell of containers; `bpfence hook install --socket` names the same.",
 )
+@click.option(
+    "--nri-socket",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Be a plugin of the container runtime (containerd, CRI-O) whose NRI is there, mostly /run/nri/nri.sock: it tells of each container"
+    " before its first instruction.",
+)
+@click.option(
+    "--nri-on-failure",
+    type=click.Choice(["allow", "deny"]),
+    default="allow",
+    show_default=True,
+    help="Whether a container of that runtime starts when policies cannot be put in force for it in time.",
+)
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
 @click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start. For hosts where giving them up fails.")
@@ -224,6 +238,8 @@ def run(
     ready_file: Path | None,
     pin_dir: str,
     hook_socket: Path,
+    nri_socket: Path | None,
+    nri_on_failure: str,
     no_pin: bool,
     keep: bool,
     keep_privileges: bool,
@@ -265,7 +281,8 @@ def run(
     report = message_queue()
     lines = open_outputs(with_format(outputs, form_name), report)
     told = partial(tell_diagnostics, report)
-    sources, feed = container_sources(report, hook_socket.absolute()), None
+    nri = nri_socket.absolute() if nri_socket is not None else None
+    sources, feed = container_sources(report, hook_socket.absolute(), nri, nri_on_failure == "deny"), None
     if in_cluster:
         from bpfence.workloads.sources import Several
 

@@ -16,7 +16,7 @@ from bpfence.errors import BpfenceError, UsageError
 from bpfence.events.values import printable
 from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.hook import SOCKET, listens
-from bpfence.workloads.install import RUNTIMES, SECONDS, Asked, Host, Standing, install, standing, uninstall
+from bpfence.workloads.install import RUNTIMES, SECONDS, WITH_NRI, Asked, Host, Standing, install, standing, uninstall
 from bpfence.workloads.limits import Limits, Machine, Whose, limits
 from bpfence.workloads.model import Container
 from bpfence.workloads.sources import Gathered, all_sources, gather
@@ -186,12 +186,13 @@ def _chosen(chosen: tuple[str, ...], host: Host) -> list[str]:
     help="Seconds to wait for the agent, which itself gives up after 70 % of them, and says so.",
 )
 @click.option("--real", default="", metavar="PATH", help="containerd, Docker: the runtime that is called then (the first of runc, crun).")
+@click.option("--nri", is_flag=True, help="containerd, CRI-O: a plugin that the runtime starts, in place of the hook.")
 @click.option("--socket", default=str(SOCKET), show_default=True, metavar="PATH", help="The agent's socket.")
 @json_option
-def install_command(chosen: tuple[str, ...], on_failure: str, seconds: float, real: str, socket: str, as_json: bool) -> int:
+def install_command(chosen: tuple[str, ...], on_failure: str, seconds: float, real: str, nri: bool, socket: str, as_json: bool) -> int:
     """Put the hook in place. Podman and CRI-O read it from /usr/share/containers/oci/hooks.d. containerd and Docker call a program in the
     place of their runtime, which gives each bundle the hook and then is that runtime: Docker's daemon.json is written, for containerd it
-    is told what to write.
+    is told what to write. With --nri containerd (from 1.7 on) and CRI-O start a plugin, which asks the agent, and keep their runtime.
 
     Each runtime is done by itself: what went wrong with one is told, and exits with 2. Again with other options: those hold for containers
     that are made from then on.
@@ -200,12 +201,20 @@ def install_command(chosen: tuple[str, ...], on_failure: str, seconds: float, re
     Examples:
       sudo bpfence hook install
       sudo bpfence hook install --runtime docker --real /usr/bin/crun
+      sudo bpfence hook install --runtime containerd --nri
     """
     host = runtimes_host()
+    if nri and real:
+        raise UsageError("--real is about a wrapped runtime, which --nri does without")
     if not socket.startswith("/") or any(letter.isspace() for letter in socket):
         raise UsageError("--socket: an absolute path without blanks")
-    asked = Asked("deny" if on_failure == "deny" else "allow", seconds, socket, real)
-    return _each(_chosen(chosen, host), lambda runtime: install(runtime, asked, host), as_json)
+    asked = Asked("deny" if on_failure == "deny" else "allow", seconds, socket, real, nri)
+    meant = _chosen(chosen, host)
+    if nri and not chosen:
+        meant = [runtime for runtime in RUNTIMES if runtime in WITH_NRI and host.has(runtime)]
+        if not meant:
+            raise UsageError("neither containerd nor CRI-O was found here: --runtime names one")
+    return _each(meant, lambda runtime: install(runtime, asked, host), as_json)
 
 
 @group.command("uninstall", cls=Command, short_help="Take the hook away.")

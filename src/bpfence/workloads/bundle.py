@@ -201,10 +201,8 @@ class Bundles:
             started=running.created,
             pid=running.pid,
         )
-        if made.runtime == "containerd":
-            return _by_containerd(made, annotations)
-        if made.runtime == "cri-o":
-            return _by_crio(made, annotations)
+        if made.runtime in ("containerd", "cri-o"):
+            return annotated(made, annotations)
         if made.runtime == "podman":
             return self._by_podman(made, running.bundle, annotations)
         if made.runtime == "docker":
@@ -368,6 +366,13 @@ def _mount(mount: _Mount) -> Mount:
     propagation = next((option for option in options if option in _PROPAGATION), "")
     kind = short(mount.type) if not _PARTS & set(options) else "bind"
     return Mount(short(mount.source), short(mount.destination), kind, "ro" not in options, propagation)
+
+
+def annotated(made: Container, annotations: Mapping[str, str]) -> Container:
+    """A container with what the annotations of its CRI runtime say."""
+    if made.runtime == "containerd":
+        return _by_containerd(made, annotations)
+    return _by_crio(made, annotations) if made.runtime == "cri-o" else made
 
 
 def _by_containerd(made: Container, annotations: Mapping[str, str]) -> Container:

@@ -2,7 +2,8 @@
 """Container runtimes of a host in, the hook put in place, taken away or looked at, what was done out.
 
 Called by `bpfence hook` and by `doctor`. Podman and CRI-O read hooks from a folder. containerd and Docker have none: they are told to call
-a program that gives each bundle the hook and then is the real runtime (`hook_program`, which is copied for both ways).
+a program that gives each bundle the hook and then is the real runtime (`hook_program`, which is copied for both ways). With NRI containerd
+and CRI-O start a plugin, which asks the agent (`nri_program`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from bpfence.errors import UsageError
-from bpfence.workloads import hook_program
+from bpfence.workloads import hook_program, nri_program
 from bpfence.workloads.bundle import read_regular
 from bpfence.workloads.hook import SOCKET
 
@@ -45,11 +46,17 @@ HOOKS: Final = Path("/usr/share/containers/oci/hooks.d")
 """Where both Podman and CRI-O look unless they are told otherwise."""
 DAEMON: Final = Path("/etc/docker/daemon.json")
 CONTAINERD: Final = Path("/etc/containerd/config.toml")
+CRIO: Final = Path("/etc/crio/crio.conf")
+NRI_PLUGIN: Final = Path(f"/opt/nri/plugins/{nri_program.INDEX}-{nri_program.NAME}")
+NRI_SETTINGS: Final = Path(f"/etc/nri/conf.d/{nri_program.INDEX}-{nri_program.NAME}.conf")
+"""Where containerd and CRI-O look for plugins and for what these are told, unless they are told otherwise."""
+WITH_NRI: Final = ("containerd", "crio")
 SECONDS: Final = 5.0
 MAX_CONFIG: Final = 1 << 20
 MAX_SHEBANG: Final = 127
 _WRAPPER: Final = "bpfence"
 """What Docker calls the wrapped runtime."""
+_NRI_SECTION: Final = "io.containerd.nri.v1.nri"
 _CRI_PLUGINS: Final = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
 
 
@@ -85,12 +92,14 @@ class Host(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """How the hook is to behave. `real`: the runtime that is wrapped, or "" for the first of runc and crun that is there."""
+    """How the hook is to behave. `real`: the runtime that is wrapped, or "" for the first of runc and crun that is there. `nri`: a plugin
+    of NRI in place of the hook."""
 
     on_failure: OnFailure = "allow"
     seconds: float = SECONDS
     socket: str = str(SOCKET)
     real: str = ""
+    nri: bool = False
 
 
 # ---- install, uninstall ----
@@ -98,6 +107,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 def install(runtime: str, asked: Asked, host: Host) -> list[str]:
     """Put the hook in place for one runtime; what was done and what is left to do, in sentences. UsageError, OSError."""
+    if asked.nri:
+        return _install_nri(runtime, asked, host)
     if runtime in ("podman", "crio"):
         return _install_hook(asked, host)
     if runtime == "containerd":
@@ -122,6 +133,22 @@ def _install_hook(asked: Asked, host: Host) -> list[str]:
     ]
 
 
+def _install_nri(runtime: str, asked: Asked, host: Host) -> list[str]:
+    if runtime not in WITH_NRI:
+        raise UsageError(f"{TITLES[runtime]} has no NRI: leave out --nri")
+    program = _copy("nri-hook", host)
+    settings: dict[str, object] = {"socket": asked.socket, "seconds": asked.seconds, "on_failure": asked.on_failure}
+    path = host.at(NRI_SETTINGS)
+    _write(path, json.dumps({**settings, "hook": str(program)}, indent=2) + "\n", 0o644)
+    plugin = _program(NRI_PLUGIN, nri_program.__file__, host)
+    done = [f"wrote {program}", f"wrote {path}", f"wrote {plugin}"]
+    off, why = _nri_off(runtime, host)
+    if off is not False:
+        section = f'[plugins."{_NRI_SECTION}"]: disable = false' if runtime == "containerd" else "[crio.nri]: enable_nri = true"
+        done.append(f"left to do: in {host.at(CONTAINERD if runtime == 'containerd' else CRIO)}, {section} ({why})")
+    return [*done, f"left to do: `systemctl restart {runtime}`, which leaves containers running: it starts its plugins then"]
+
+
 def _install_wrapper(runtime: str, asked: Asked, host: Host) -> Path:
     names = (asked.real,) if asked.real else _REAL
     real = next((found for name in names if (found := name if name.startswith("/") else host.program(name))), None)
@@ -140,13 +167,17 @@ def _wrapper(runtime: str) -> Path:
 
 
 def _copy(name: str, host: Host) -> Path:
-    """A copy of the program that runs by itself."""
+    """A copy of the hook's program that runs by itself."""
+    return _program(FOLDER / name, hook_program.__file__, host)
+
+
+def _program(path: Path, source: str, host: Host) -> Path:
     interpreter = host.interpreter or _interpreter()
     first = f"#!{interpreter} -IS\n"
     if len(first) > MAX_SHEBANG or any(letter.isspace() for letter in interpreter):
         raise UsageError(f"{interpreter}: the kernel starts no script by an interpreter of such a path")
-    path = host.at(FOLDER / name)
-    _write(path, first + Path(hook_program.__file__).read_text(encoding="utf-8"), 0o755)
+    path = host.at(path)
+    _write(path, first + Path(source).read_text(encoding="utf-8"), 0o755)
     return path
 
 
@@ -199,11 +230,12 @@ def uninstall(runtime: str, host: Host, purge: bool = False) -> list[str]:
     A wrapper stays, because containerd calls it for the containers that it has started (to kill, to delete, to execute in them), and
     Docker starts those by it that were made with it; from now on it only passes on. `purge`: it goes, too.
     """
+    removed = _uninstall_nri(host) if runtime in WITH_NRI else []
     if runtime in ("podman", "crio"):
         gone = [path for path in (host.at(HOOKS / "bpfence.json"), host.at(FOLDER / "hook")) if _remove(path)]
-        return [f"removed {path}" for path in gone]
+        return removed + [f"removed {path}" for path in gone]
     own = host.at(_wrapper(runtime))
-    done = []
+    done = removed
     named = runtime == "containerd" and _named_by_containerd(_containerd_config(host)) == str(_wrapper(runtime))
     if named and purge:
         raise UsageError(f"{host.at(CONTAINERD)} names {_wrapper(runtime)}: take that out and restart containerd first, or nothing starts")
@@ -214,6 +246,11 @@ def uninstall(runtime: str, host: Host, purge: bool = False) -> list[str]:
     if not purge:
         return done + _pass_on(own)
     return done + [f"removed {path}" for path in (own, _settings(own)) if _remove(path)]
+
+
+def _uninstall_nri(host: Host) -> list[str]:
+    """Take the plugin away. One that runs lets all containers start when its file is gone, and ends with its runtime."""
+    return [f"removed {path}" for path in map(host.at, (NRI_PLUGIN, NRI_SETTINGS, FOLDER / "nri-hook")) if _remove(path)]
 
 
 def _settings(own: Path) -> Path:
@@ -270,6 +307,8 @@ def _standing(runtime: str, host: Host) -> Standing:
             holds, why, on_failure = _docker_standing(host)
         else:
             holds, why, on_failure = _containerd_standing(host)
+        if not holds and runtime in WITH_NRI and os.path.lexists(host.at(NRI_PLUGIN)):
+            holds, why, on_failure = _nri_standing(runtime, host)
     except (UsageError, OSError) as error:
         holds, why, on_failure = None, str(error), ""
     return Standing(runtime, TITLES[runtime], here, holds, why, on_failure)
@@ -304,6 +343,44 @@ def _containerd_standing(host: Host) -> _Finding:
     if named != str(_wrapper("containerd")):
         return False, f"{host.at(CONTAINERD)} does not name the wrapped runtime: `bpfence hook install --runtime containerd` says how", ""
     return _wrapper_standing(host, named, f"by {host.at(CONTAINERD)}; `ctr` and nerdctl need --runc-binary {named}")
+
+
+def _nri_standing(runtime: str, host: Host) -> _Finding:
+    plugin, path = host.at(NRI_PLUGIN), host.at(NRI_SETTINGS)
+    settings = _json(path)
+    if missing := _unusable(plugin):
+        return False, f"{plugin} cannot be run: {missing}", ""
+    if settings is None:
+        return False, f"{path} is not there: `bpfence hook install --nri`", ""
+    hook = Path(_text(settings, "hook") or "/")
+    if missing := _unusable(hook):
+        return False, f"{path} names a program that cannot be run: {missing}", ""
+    off, why = _nri_off(runtime, host)
+    if off:
+        return False, f"{plugin} is there, but NRI is off: {why}", ""
+    on_failure = _text(settings, "on_failure")
+    return (
+        (True, f"by NRI, {plugin}, if {TITLES[runtime]} was started since", on_failure)
+        if off is False
+        else (None, f"{plugin}: {why}", on_failure)
+    )
+
+
+def _nri_off(runtime: str, host: Host) -> tuple[bool | None, str]:
+    """Whether a runtime's settings turn NRI off, or look for plugins elsewhere; None: that is not told by them."""
+    if runtime == "crio":
+        return None, "CRI-O has NRI from 1.26 on, turned on by its settings or, from 1.30 on, without"
+    config = _containerd_config(host)
+    section = config.get("plugins", {}).get(_NRI_SECTION)
+    section = section if isinstance(section, dict) else {}
+    path = host.at(CONTAINERD)
+    if section.get("disable") is True:
+        return True, f"{path} disables it"
+    if (folder := _text(section, "plugin_path")) not in ("", str(NRI_PLUGIN.parent)):
+        return True, f"{path} has its plugins in {folder}"
+    if section.get("disable") is False or config.get("version") == 3:
+        return False, ""
+    return None, f"{path} does not say whether it is on: before containerd 2.0 it is not"
 
 
 def _wrapper_standing(host: Host, named: str, why: str) -> _Finding:

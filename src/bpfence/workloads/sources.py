@@ -281,10 +281,18 @@ class Watches:
             watch.close()
 
 
+class Closed(Protocol):
+    """What ends when it is closed."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 class HostSources:
     """All sources of this host for an agent, the hook among them. What is not there, or cannot be had, is told and done without.
 
-    `hook`: where the hook's socket is made; None: nowhere. `make`: the sources, but for the hook.
+    `hook`: where the hook's socket is made; None: nowhere. `nri`: the socket of a runtime whose plugin the agent is to be; None: of none;
+    `nri_fails`: whether it refuses containers that could not be registered. `make`: the sources, but for these two.
     """
 
     def __init__(
@@ -292,15 +300,20 @@ class HostSources:
         report: Callable[[str], None],
         *,
         hook: Path | None = SOCKET,
+        nri: Path | None = None,
+        nri_fails: bool = False,
         tree: Callable[[], Tree] = Tree,
         make: Callable[[Tree], dict[str, Source]] = all_sources,
     ) -> None:
         self._report = report
         self._hook = hook
+        self._nri = nri
+        self._nri_fails = nri_fails
         self._find = tree
         self._make = make
         self._tree: Tree | None = None
         self._server: HookServer | None = None
+        self._client: Closed | None = None
         self._watches: Watches | None = None
 
     def ask(self, registry: Registry, seconds: float = FIRST_SECONDS) -> None:
@@ -329,6 +342,11 @@ class HostSources:
         try:
             if self._server is not None:
                 self._server.start(registry.register)
+            if self._nri is not None and self._tree is not None:
+                from bpfence.workloads.nri import NriClient  # few hosts want it
+
+                client = NriClient(self._nri, self._tree, fails=self._nri_fails, report=self._report)
+                self._client = client.start(registry.register)
             if self._tree is not None:
                 self._watches = Watches(self._tree, registry.found, make=self._make, report=self._report)
         except RuntimeError as error:  # no room for a thread: what is in force stays, and the agent goes on
@@ -338,6 +356,8 @@ class HostSources:
         """Tell of nothing more."""
         if self._server is not None:
             self._server.close()
+        if self._client is not None:
+            self._client.close()
         if self._watches is not None:
             self._watches.close()
 

@@ -162,7 +162,7 @@ def test_run_tells_where_hooks_are_heard(
     policy: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
 ) -> None:
     heard: list[Path] = []
-    monkeypatch.setattr(host, "container_sources", lambda _, hook: heard.append(hook))
+    monkeypatch.setattr(host, "container_sources", lambda _, hook, *_nri: heard.append(hook))
     monkeypatch.chdir(tmp_path)
     stopper = stop_when_ready(tmp_path / "ready")
     options = ["--hook-socket", given] if given else []

@@ -205,3 +205,81 @@ def test_no_interpreter_that_others_may_change_is_run_for_every_container(tmp_pa
     monkeypatch.setattr(install_module.sys, "executable", str(own))
     with pytest.raises(UsageError, match="not root's alone"):
         install_module._interpreter()
+
+
+# ---- NRI ----
+
+
+def nri(host: Host, on_failure: install_module.OnFailure = "deny") -> list[str]:
+    return install("containerd", Asked(on_failure, 3.0, "/run/s", nri=True), host)
+
+
+def section(text: str, version: int = 2) -> str:
+    return f'version = {version}\n[plugins."io.containerd.nri.v1.nri"]\n{text}\n'
+
+
+def test_a_plugin_of_nri(host: Host) -> None:
+    done = nri(host)
+    plugin, settings = host.at(install_module.NRI_PLUGIN), json.loads(host.at(install_module.NRI_SETTINGS).read_text())
+    assert plugin.read_text().startswith(f"#!{sys.executable} -IS\n")
+    assert plugin.stat().st_mode & 0o777 == 0o755
+    assert (settings["socket"], settings["seconds"], settings["on_failure"]) == ("/run/s", 3.0, "deny")
+    assert Path(settings["hook"]).read_text().startswith(f"#!{sys.executable} -IS\n")
+    assert "disable = false" in done[-2]
+    assert "restart containerd" in done[-1]
+    gone = uninstall("containerd", host)
+    assert [line.removeprefix("removed ") for line in gone] == [str(plugin), str(host.at(install_module.NRI_SETTINGS)), settings["hook"]]
+    assert uninstall("containerd", host) == []
+    assert of(host, "containerd").holds is False
+
+
+@pytest.mark.parametrize(
+    ("config", "holds", "word"),
+    [
+        (section("disable = false"), True, "by NRI"),
+        (section("", version=3), True, "by NRI"),
+        ("version = 3\n", True, "by NRI"),
+        (section("disable = true", version=3), False, "disables it"),
+        (section('plugin_path = "/srv"\ndisable = false'), False, "/srv"),
+        (section('plugin_path = "/opt/nri/plugins"\ndisable = false'), True, "by NRI"),
+        ("version = 2\n", None, "before containerd 2.0"),
+        (None, None, "before containerd 2.0"),
+    ],
+)
+def test_whether_nri_is_on(host: Host, config: str | None, holds: bool | None, word: str) -> None:
+    if config is not None:
+        put(host, CONTAINERD, config)
+    done = nri(host)
+    assert any("left to do: in " in line for line in done) == (holds is not True)
+    found = of(host, "containerd")
+    assert (found.holds, word in found.why) == (holds, True), found
+    assert found.on_failure == ("" if holds is False else "deny")
+
+
+@pytest.mark.parametrize("lost", ["settings", "hook", "plugin"])
+def test_a_plugin_that_cannot_ask(host: Host, lost: str) -> None:
+    put(host, CONTAINERD, section("disable = false"))
+    nri(host)
+    hook = Path(json.loads(host.at(install_module.NRI_SETTINGS).read_text())["hook"])
+    if lost == "plugin":
+        host.at(install_module.NRI_PLUGIN).chmod(0o777)
+    else:
+        (host.at(install_module.NRI_SETTINGS) if lost == "settings" else hook).unlink()
+    assert of(host, "containerd").holds is False
+
+
+def test_cri_o_and_those_without_nri(host: Host) -> None:
+    assert any("crio" in line for line in install("crio", Asked(nri=True), host))
+    assert of(host, "crio").holds is None
+    assert uninstall("crio", host)
+    for runtime in ("podman", "docker"):
+        with pytest.raises(UsageError, match="has no NRI"):
+            install(runtime, Asked(nri=True), host)
+
+
+def test_the_wrapper_counts_before_nri(host: Host) -> None:
+    nri(host)
+    install("containerd", Asked("allow"), host)
+    put(host, CONTAINERD, CRI.format(2, "io.containerd.grpc.v1.cri", "runc", WRAPPER))
+    found = of(host, "containerd")
+    assert (found.holds, found.on_failure) == (True, "allow")
