@@ -165,12 +165,18 @@ def test_parents_without_a_list() -> None:
 HEADERS = st.fixed_dictionaries(
     {},
     optional={
-        "pid": st.sampled_from([412, 7]), "tid": st.sampled_from([412, 8]), "ppid": st.sampled_from([0, 400]),
-        "start_time": st.sampled_from([0, 4_000_000_000, 1]), "exec_id": st.sampled_from([0, 0x700001, 0x700002, 0x700003, 0x99]),
-        "parent_exec_id": st.sampled_from([0, 0x700000, 0x600000]), "uid": st.sampled_from([0, 1000]), "gid": st.sampled_from([0, 1]),
-        "cgroup": st.sampled_from([9, 10]), "comm": st.sampled_from([b"sh", b'"\xff']),
+        "pid": st.sampled_from([412, 7]),
+        "tid": st.sampled_from([412, 8]),
+        "ppid": st.sampled_from([0, 400]),
+        "start_time": st.sampled_from([0, 4_000_000_000, 1]),
+        "exec_id": st.sampled_from([0, 0x700001, 0x700002, 0x700003, 0x99]),
+        "parent_exec_id": st.sampled_from([0, 0x700000, 0x600000]),
+        "uid": st.sampled_from([0, 1000]),
+        "gid": st.sampled_from([0, 1]),
+        "cgroup": st.sampled_from([9, 10]),
+        "comm": st.sampled_from([b"sh", b'"\xff']),
     },
-)  # fmt: skip
+)
 STRINGS = st.dictionaries(
     st.sampled_from(["STR_PROCESS_EXE", "STR_PROCESS_ARGS", "STR_PROCESS_CWD", "STR_PROCESS_CGROUP", "STR_FILE_PATH"]),
     st.sampled_from([b"", b"/x", b'","start_time":null,"ancestors":', b"a\0b\x1b\xff"]),
