@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from bpfence.agent.metrics import KERNEL_SECONDS
 from bpfence.kernel import libbpf
 from bpfence.kernel.engine import PIN_DIR
 from tests.kernel.cases import Case, Step
@@ -100,6 +102,45 @@ def test_a_killed_agent_leaves_enforcement_and_its_successor_finds_the_alerts(sh
     assert shooting.playground.act(case, attack).result == "EPERM"
     records = shooting.agent.settle()
     assert len([record for record in records if record.get("policy") == case.name and record.get("kind") == "alert"]) == 4
+
+
+def test_metrics_of_what_the_kernel_counts(shooting: Range, cases: list[Case], tmp_path: Path) -> None:
+    """By an agent that has given up its privileges, while the kernel keeps statistics of programs."""
+    case, attack = attack_of(cases, "open-by-path")
+    shooting.load_alone(case)
+    shooting.agent.stop()
+    statistics = Path("/proc/sys/kernel/bpf_stats_enabled")
+    statistics.write_text("1")
+    shooting.agent.start("--metrics", f"unix:{tmp_path}/metrics.sock")
+    try:
+        before = scraped(tmp_path / "metrics.sock")
+        assert shooting.act(case, attack)[0].result == "EPERM"
+        time.sleep(KERNEL_SECONDS)
+        after = scraped(tmp_path / "metrics.sock")
+    finally:
+        statistics.write_text("0")
+        shooting.agent.stop()
+        shooting.agent.start()
+    assert after['bpfence_decisions_total{action="denied"}'] > before['bpfence_decisions_total{action="denied"}']
+    assert after[f'bpfence_rule_matches_total{{policy="{case.name}",rule="{case.policy()["spec"]["rules"][0]["name"]}"}}'] == 1
+    assert after["bpfence_kernel_statistics"] == 1
+    runs = {
+        name.partition('"')[2].partition('"')[0]: value for name, value in after.items() if name.startswith("bpfence_program_runs_total")
+    }
+    assert any("file_open" in name for name in runs)
+    assert all(after[f'bpfence_program_seconds_total{{program="{name}"}}'] > 0 for name in runs)
+    assert 0 < after['bpfence_map_entries{map="processes"}'] <= after['bpfence_map_room{map="processes"}']
+    assert 0 < after["bpfence_table_pages"] <= after["bpfence_table_pages_room"]
+    assert after["bpfence_alert_latency_seconds_count"] > 0
+
+
+def scraped(place: Path) -> dict[str, float]:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(place))
+        client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        text = b"".join(iter(lambda: client.recv(65536), b"")).decode()
+    samples = (line.rpartition(" ") for line in text.partition("\r\n\r\n")[2].splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in samples}
 
 
 def test_what_another_version_has_loaded_goes_when_ours_is_in_force(shooting: Range, cases: list[Case]) -> None:

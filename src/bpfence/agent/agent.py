@@ -42,6 +42,7 @@ from bpfence.agent.kept import Kept
 from bpfence.agent.kernel import CAN_SKIP, REPLACES, Engine, Kernel, LiveKernel
 from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load, locking_out, narrowed, own_programs, with_facts
 from bpfence.agent.loop import Loop
+from bpfence.agent.metrics import InForce, Meter, Metrics
 from bpfence.agent.pipeline import Pipeline
 from bpfence.agent.remake import Made, Remake
 from bpfence.agent.tables import Tables, results, tables
@@ -62,7 +63,9 @@ from bpfence.host.hostnames import Notice
 from bpfence.host.links import Links
 from bpfence.host.service import notify
 from bpfence.host.signals import Signals
+from bpfence.kernel.measured import Measured
 from bpfence.outputs.routes import Outputs
+from bpfence.outputs.scrape import Scrapes
 from bpfence.policy import Condition, Policy, PolicySet
 from bpfence.workloads.registry import Registry, Sources
 
@@ -121,7 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 class Agent:
     """One engine, its policies and their outputs. `report` takes messages for people. `sources`: who tells of containers. `feed`: where
-    policies come from beside files."""
+    policies come from beside files. `scrapes`: who asks for metrics."""
 
     def __init__(
         self,
@@ -136,6 +139,7 @@ class Agent:
         dialects: Dialects = DIALECTS,
         sources: Sources | None = None,
         feed: Feed | None = None,
+        scrapes: Scrapes | None = None,
     ) -> None:
         self.settings = settings
         self.outputs = outputs
@@ -160,6 +164,9 @@ class Agent:
         self._composer = Composer(self._host, self._clock.now, Belonging(self.containers.lately, lambda: self.containers.version))
         self._containers_version = 0
         self._sources = sources
+        self._scrapes = scrapes
+        self._meter = Meter() if scrapes is not None else None
+        self._metrics = Metrics(self, self._meter) if self._meter is not None else None
         self._feed = feed
         self._feed_notice = Notice()
         self._choice = Choice(feed, self._links) if feed is not None else None
@@ -314,6 +321,7 @@ class Agent:
         files = [path for path in (settings.ready_file, settings.record) if path is not None]
         writable = [*self.outputs.folders(), *(path.absolute().parent for path in files), *([state] if state else [])]
         writable += self._feed.folders() if self._feed is not None else []
+        writable += self._scrapes.folders() if self._scrapes is not None else []
         pins = Path(settings.pin_dir) if settings.pin_dir else None
         works, why = privileges.landlock_works(writable)
         if works:
@@ -382,6 +390,8 @@ class Agent:
             self._sources.close()
         if self._feed is not None:
             self._feed.close()
+        if self._scrapes is not None:
+            self._scrapes.close()
 
     def _close(self, *, unload: bool) -> None:
         self._close_sources()
@@ -430,6 +440,8 @@ class Agent:
                 self._sources.start(self.containers)
             if self._feed is not None:
                 self._feed.start(self._feed_notice.tell)
+        if self._scrapes is not None and self._metrics is not None:
+            self._scrapes.start(self._metrics.text)
         report = self.life.pipeline.limiter.next_report(self.loop.now())
         if report is not None:
             timeout = min(report - self.loop.now(), timeout) if timeout is not None else report - self.loop.now()
@@ -452,7 +464,10 @@ class Agent:
             life.source.processes.forget_subjects()  # what languages have found out of their containers
         until = self.loop.now() + seconds
         while batch := life.source.read(0):
-            self.outputs.write([line for seen in batch for line in life.pipeline.lines(seen)])
+            lines = [line for seen in batch for line in life.pipeline.lines(seen)]
+            self.outputs.write(lines)
+            if self._meter is not None:
+                self._meter.batch(batch, lines, self._clock.now())
             self.confirms.flush()
             self._report_faults()
             if self.loop.now() >= until:
@@ -499,15 +514,20 @@ class Agent:
         """Put in force what was made beside the loop, then begin what was asked for meanwhile."""
         reloads, for_classes, for_feed = self._remake.reloads, self._for_classes, self._for_feed
         self._for_classes = self._for_feed = False
+        cause = "reload" if reloads else "containers" if for_classes else "cluster" if for_feed else "hosts"
+        result, seconds = "failed", self._remake.seconds
         try:
             made = self._remake.take()
             if made is not None:
                 self._put_in_force(made, reloads)
+            result = "ok" if made is not None else ""
         except BpfenceError as error:
             self._remake_failed(error, reloads, for_classes, for_feed)
         except Exception as error:  # a bug of ours: whatever is written in a policy must not end the agent
             text = f"{type(error).__name__}: {error}. This is a fault of bpfence; please report it"
             self._remake_failed(BpfenceError(text), reloads, for_classes, for_feed)
+        if self._meter is not None and result:
+            self._meter.update(cause, result, seconds)
         if not (reloads or for_classes or for_feed):
             self._hosts_next = self.loop.now() + max(HOSTS_SECONDS, HOSTS_SHARE * self._remake.seconds)
         self._begin_reload()
@@ -651,6 +671,34 @@ class Agent:
         self._for_classes = True
         self._remake.begin(lambda: Made(base, events, base, *tables(base, events, self.containers, self.kept)))
 
+    # ---- what metrics ask for, in a thread of their own ----
+
+    def matches(self) -> dict[tuple[str, str], int]:
+        """How often each rule has matched, by its policy and its own name."""
+        return self._counts.matches()
+
+    def in_force(self) -> InForce | None:
+        """What is in force; None before the start and after the end."""
+        life = self._life
+        loaded = life.tables.loaded if life is not None else None
+        if life is None or loaded is None:
+            return None
+        policies, tables = loaded.policies.policies, life.tables
+        return InForce(
+            modes=tuple(policy.mode for policy in policies),
+            rules=sum(len(policy.rules) for policy in policies),
+            generation=life.engine.generation,
+            compile_seconds=tables.compile_seconds,
+            swaps=tables.swaps,
+            swap_seconds=tables.swap_seconds,
+            can_skip=bool(life.engine.can_skip),
+        )
+
+    def measured(self) -> Measured | None:
+        """What the kernel has counted; None where that cannot be read now."""
+        life = self._life
+        return life.engine.measured() if life is not None else None
+
     # ---- what is told of bpfence itself ----
 
     def _status(self, status: str, text: str, **more: Any) -> None:
@@ -676,6 +724,8 @@ class Agent:
         loss = life.source.loss()
         if loss:
             self.outputs.write([self._composer.loss(loss)])
+            if self._meter is not None:
+                self._meter.loss(loss)
         now = life.engine.skipped()
         skipped, life.skipped = grown(life.skipped, now), now
         if skipped:
@@ -685,10 +735,14 @@ class Agent:
 
     def _report_faults(self) -> None:
         for fault in self.confirms.take_faults():
+            if self._meter is not None:
+                self._meter.faults += 1
             self._status("fault", fault.text, severity="high", rule=escape(fault.rule) if fault.rule else UNSET)
 
     def _report_suppressed(self, *, everything: bool = False) -> None:
         for left in self.life.pipeline.limiter.reports(self.loop.now(), everything=everything):
+            if self._meter is not None:
+                self._meter.suppressed += left.alerts
             self._status("suppressed", left.text, severity="medium", policy=left.policy, rule=left.rule, suppressed=left.alerts)
 
 

@@ -172,6 +172,10 @@ class Counts:
         self._matched[rule] = self._matched.get(rule, 0) + 1
         self._changed = True
 
+    def matches(self) -> dict[tuple[str, str], int]:
+        """How often each rule has matched, by its policy and its own name; by any thread."""
+        return dict(self._matched)
+
     def dropped(self, outputs: dict[str, int]) -> None:
         """How many lines each output has dropped until now."""
         self._changed |= outputs != self._dropped

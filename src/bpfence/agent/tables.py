@@ -73,6 +73,9 @@ class Tables:
         self.loaded: Loaded | None = None
         self.compile_seconds = 0.0
         """Processor seconds of this thread that went into making tables."""
+        self.swaps = 0
+        self.swap_seconds = 0.0
+        """How often tables were put in force, and how long that took."""
         self.compiled: Compiled | None = None
         self.lookup = follow.Lookup()
         self._remembered: tuple[Compiled, Generation] | None = None
@@ -142,10 +145,13 @@ class Tables:
 
     def _swap(self, compiled: Compiled, resolved: follow.Resolved, loaded: Loaded) -> None:
         # Known before the first record of it can come, also to the agent after us if we are killed in between.
+        began = time.monotonic()
         number = self._engine.next_generation()
         self._remember(number, compiled)
         with self._containers.swapping(compiled.workloads) as classes:
             actual = self._engine.swap(compiled.image, resolved.objects, classes)
+        self.swaps += 1
+        self.swap_seconds += time.monotonic() - began
         if actual != number:
             self._remember(actual, compiled)
         known = self._generations.get(actual)

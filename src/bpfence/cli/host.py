@@ -47,6 +47,7 @@ from bpfence.host.kubelet import SECCOMP_FOLDER
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
 from bpfence.outputs.routes import FORMATS, PATIENT_CLOSE_SECONDS, open_outputs, with_format
+from bpfence.outputs.scrape import Scrapes
 from bpfence.workloads.hook import SOCKET
 
 if TYPE_CHECKING:
@@ -190,6 +191,13 @@ def hierarchy() -> Hierarchy:
 @format_option
 @dialect_options
 @record_option
+@click.option(
+    "--metrics",
+    "metrics_place",
+    metavar="PLACE",
+    help="Answer Prometheus's scrapes at /metrics of unix:PATH or HOST:PORT, an address of this host. See docs/metrics.md.",
+)
+@click.option("--metrics-public", is_flag=True, help="The address of --metrics may be one that other machines reach.")
 @click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written once enforcement is in force.")
 @pin_option
 @click.option(
@@ -235,6 +243,8 @@ def run(
     outputs: tuple[str, ...],
     form_name: str,
     record: Path | None,
+    metrics_place: str | None,
+    metrics_public: bool,
     ready_file: Path | None,
     pin_dir: str,
     hook_socket: Path,
@@ -265,6 +275,8 @@ def run(
         raise UsageError("--kubeconfig is about a cluster: add --kubernetes")
     if cluster_languages and not in_cluster:
         raise UsageError("--cluster-policies is about a cluster: add --kubernetes")
+    if metrics_public and metrics_place is None:
+        raise UsageError("--metrics-public is about an address: add --metrics")
     if no_pin and keep:
         raise UsageError("--keep needs pins: leave out --no-pin")
     paths = tuple(os.path.abspath(path) for path in policies)
@@ -289,7 +301,13 @@ def run(
         languages = {name: options.get(name) for name in cluster_languages}
         feed = cluster_of(node, kubeconfig, kubernetes_cache, seccomp_folder, report, languages)
         sources = Several(*([sources] if sources is not None else []), feed.pods)
-    Agent(settings, lines, report=report, kernel=kernel(max_processes), diagnose=told, sources=sources, feed=feed).run()
+    scrapes = Scrapes(metrics_place, report, anywhere=metrics_public) if metrics_place is not None else None
+    live = kernel(max_processes)
+    try:
+        Agent(settings, lines, report=report, kernel=live, diagnose=told, sources=sources, feed=feed, scrapes=scrapes).run()
+    finally:
+        if scrapes is not None:
+            scrapes.close()  # also where the start has failed
     return 0
 
 

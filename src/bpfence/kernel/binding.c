@@ -588,6 +588,20 @@ long long bpfence_program_misses(int fd)
 	return info.recursion_misses;
 }
 
+/* How often a program has run and for how many nanoseconds in all, as far as the kernel kept statistics (bpf_stats_enabled). 0, or a negative
+ * errno. Linux 5.1: 492ecee892c2.
+ */
+int bpfence_program_runs(int fd, unsigned long long *runs, unsigned long long *nanoseconds)
+{
+	struct bpf_prog_info info = { 0 };
+	unsigned int size = sizeof(info);
+	int error = bpf_obj_get_info_by_fd(fd, &info, &size);
+
+	*runs = info.run_cnt;
+	*nanoseconds = info.run_time_ns;
+	return error;
+}
+
 /* One value on a stack, whose maps have no keys. */
 int bpfence_stack_push(int fd, const void *value)
 {

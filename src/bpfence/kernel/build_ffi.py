@@ -78,6 +78,7 @@ int bpfence_attach_event(int program_fd, unsigned int type, unsigned long long c
                          unsigned long long cookie);
 int bpfence_link_program(int link_fd);
 long long bpfence_program_misses(int fd);
+int bpfence_program_runs(int fd, unsigned long long *runs, unsigned long long *nanoseconds);
 int bpfence_stack_push(int fd, const void *value);
 
 /* BTF */

@@ -36,6 +36,7 @@ from bpfence.kernel import libbpf, sensors
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
 from bpfence.kernel.hooks import ENDED, KNOWN, MOVES, Kind
 from bpfence.kernel.libbpf import Drain, LoadFailure, Map, NoDescriptorsError, Object
+from bpfence.kernel.measured import FILLED, Measured
 from bpfence.kernel.pids import host_pid
 from bpfence.kernel.pins import Pins, instances, link_names, open_map, pinned_links
 from bpfence.kernel.pins import unload as _unload
@@ -959,6 +960,37 @@ class Engine:
                 table.put(_U32.pack(abi.EVENT_ID[event.id]), _U64.pack(lost[event.name]))
         for cause, (_, key) in _REFUSED.items():
             table.put(_U32.pack(key), _U64.pack(refused.get(cause, 0)))
+
+    def measured(self) -> Measured | None:
+        """What the kernel has counted until now, by any thread. None where the engine is closed, or busy with its programs: nobody waits.
+
+        Descriptors of its own: the engine may be closed or swapped meanwhile, and nobody waits for this either.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._closed:
+                return None
+            generation = self.generation
+            with contextlib.ExitStack() as opened:
+                copies = {name: self._maps[name].copy() for name in (*FILLED, "counters", "lost", "tables") if name in self._maps}
+                for table in copies.values():
+                    opened.callback(table.close)
+                programs = {name: os.dup(fd) for name, fd in {**self._programs, **self._sensing}.items()}
+                for fd in programs.values():
+                    opened.callback(os.close, fd)
+                rest = opened.pop_all()
+        finally:
+            self._lock.release()
+        with rest:
+            return Measured(
+                counters=_read_counters(copies["counters"]),
+                lost=_read_lost(copies["lost"]),
+                skipped=_skips(programs),
+                programs={name: libbpf.runs(fd) for name, fd in programs.items()},
+                fill={name: (copies[name].count(), copies[name].max_entries) for name in FILLED if name in copies},
+                pages=(_image_pages(copies["tables"], generation), abi.IMAGE_MAX_PAGES),
+            )
 
     def skipped(self) -> dict[str, int]:
         """Runs of attached programs that the kernel has skipped, because the program was at work on that processor already; where any.

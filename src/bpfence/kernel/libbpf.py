@@ -249,6 +249,15 @@ class Map:
         self._fits(keys, count * self.key_size)
         check(lib.bpfence_delete_entries(self.fd, ffi.from_buffer("char[]", keys), self.key_size, count), f"deleting from map {self.name}")
 
+    def copy(self) -> Map:
+        """The same map by a descriptor of its own."""
+        return Map(self.name, os.dup(self.fd))
+
+    def count(self) -> int:
+        """How many entries a hash map has; what changes meanwhile may be missing, or count twice."""
+        buffer = ffi.new("char[]", (self.max_entries + 1) * self.key_size)
+        return check(lib.bpfence_read_keys(self.fd, buffer, self.key_size, self.max_entries + 1), f"counting in map {self.name}")
+
     def all_keys(self) -> list[bytes]:
         """Every key of a hash map; what changes meanwhile may be missing."""
         limit = self.max_entries + 1
@@ -496,6 +505,13 @@ def program_of(link_fd: int) -> int:
 def misses(program_fd: int) -> int:
     """How many runs of a program the kernel has skipped because it was at work on that CPU already; 0 where the kernel never does that."""
     return max(0, lib.bpfence_program_misses(program_fd))
+
+
+def runs(program_fd: int) -> tuple[int, int]:
+    """How often a program has run, and for how many nanoseconds in all, while the kernel kept statistics (kernel.bpf_stats_enabled)."""
+    found, spent = ffi.new("unsigned long long *"), ffi.new("unsigned long long *")
+    check(lib.bpfence_program_runs(program_fd, found, spent), "reading what a program has cost")
+    return int(found[0]), int(spent[0])
 
 
 def extend(extension_fd: int, program_fd: int, function: int) -> int:

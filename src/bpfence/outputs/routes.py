@@ -28,7 +28,7 @@ from bpfence.outputs import messages
 from bpfence.outputs.forms import FORMS, Form, recoded
 from bpfence.outputs.messages import MessageQueue
 from bpfence.outputs.places import File, Place, Stream
-from bpfence.outputs.sink import Sink
+from bpfence.outputs.sink import Queue, Sink
 
 KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "tetragon", "kubearmor")
 FORMATS = ("native", "falco", "falco-text", "tetragon", "kubearmor")
@@ -130,6 +130,10 @@ class Outputs:
         """Folders that files are made anew in after a rotation."""
         places = (route.sink.place for route in self._routes)
         return tuple(dict.fromkeys(place.folder for place in places if isinstance(place, File)))
+
+    def queues(self) -> list[Queue]:
+        """How it stands with each of them."""
+        return [route.sink.queue() for route in self._routes]
 
     def lost_lines(self) -> dict[str, int]:
         """Lines that are not in an output and will not be, by the output's name, where there are any."""

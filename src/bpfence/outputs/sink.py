@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from bpfence.outputs.places import Place
 
@@ -35,6 +35,16 @@ ROOM_SECONDS: Final = 1.0
 """For how many seconds the thread waits for room before it checks whether it is still wanted."""
 WRITE_SECONDS: Final = 0.1
 """For how many seconds, at the end, a write that is under way is waited for."""
+
+
+class Queue(NamedTuple):
+    """Of one output: lines that wait, and their bytes; lines that were written and that were dropped until now."""
+
+    name: str
+    lines: int
+    size: int
+    written: int
+    dropped: int
 
 
 class Sink:
@@ -55,7 +65,7 @@ class Sink:
     ) -> None:
         self.name = place.name
         self.place = place
-        self.dropped = 0
+        self.dropped = self.written = 0
         self._report = report
         self._caught_up = caught_up
         self._max_lines, self._max_bytes = max_lines, max_bytes
@@ -78,6 +88,11 @@ class Sink:
         self._finishing = self._tried_last = self._abandoned = self._ended = False
 
     # ---- whoever gives lines ----
+
+    def queue(self) -> Queue:
+        """How it stands with its lines now."""
+        with self._changed:
+            return Queue(self.name, len(self._waiting), self._size, self.written, self.dropped)
 
     @property
     def started(self) -> bool:
@@ -234,6 +249,7 @@ class Sink:
             if not self._ended:
                 for _ in range(count):
                     self._size -= len(self._waiting.popleft()) + 1
+                self.written += count
                 if self._reopen_after is not None:
                     self._reopen_after -= count
             self._works = count > 0

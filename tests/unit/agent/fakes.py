@@ -16,6 +16,7 @@ from bpfence.agent.generations import Generations
 from bpfence.alerts.alert import Line, WholeLine, whole
 from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME
+from bpfence.kernel.measured import Measured
 from bpfence.outputs.routes import Outputs
 from bpfence.policy import Probe
 from tests.unit.events.samples import IMAGES, Image, record
@@ -65,6 +66,7 @@ class FakeEngine:
         self.noted: tuple[dict[str, int], dict[str, int]] = {}, {}
         self.skips: dict[str, int] = {}
         self.can_skip = ""
+        self.measures: Measured | None = None
         self.load_cost = Cost(3, 0.5, "")
         self.replaces: tuple[int, ...] = ()
         self.attached_in: list[str] = []
@@ -151,6 +153,9 @@ class FakeEngine:
 
     def skipped(self) -> dict[str, int]:
         return self.skips
+
+    def measured(self) -> Measured | None:
+        return self.measures
 
     def image(self, exec_id: int) -> Image | None:
         return IMAGES.get(exec_id)

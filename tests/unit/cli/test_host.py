@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -171,6 +172,33 @@ def test_run_tells_where_hooks_are_heard(
     assert heard == [tmp_path / given if given else Path("/run/bpfence/hook.sock")]
 
 
+def test_run_answers_scrapes_until_it_ends(policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:
+    place, texts = tmp_path / "metrics.sock", []
+
+    def scrape() -> None:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(place))
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            texts.append(b"".join(iter(lambda: client.recv(65536), b"")))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    assert code(call("run", "-p", policy, "--no-pin", "--ready-file", tmp_path / "ready", "--metrics", f"unix:{place}")) == 0
+    thread.join()
+    assert b'bpfence_policies{mode="enforce"} 1.0' in texts[0]
+    assert not place.exists()
+
+
+def test_run_leaves_no_socket_where_it_cannot_start(policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:
+    kernel.error = KernelError("cannot enforce", missing="lsm", hint="boot otherwise")
+    assert code(call("run", "-p", policy, "--no-pin", "--metrics", f"unix:{tmp_path}/metrics.sock")) == 3
+    assert not (tmp_path / "metrics.sock").exists()
+
+
 def test_run_prints_json_lines_when_piped(policy: Path, kernel: FakeKernel, tmp_path: Path) -> None:
     kernel.engine.generation = 0
     stopper = stop_when_ready(tmp_path / "ready")
@@ -179,7 +207,15 @@ def test_run_prints_json_lines_when_piped(policy: Path, kernel: FakeKernel, tmp_
     assert [json.loads(line)["kind"] for line in result.stdout.splitlines()] == ["status", "status"]
 
 
-@pytest.mark.parametrize(("args", "said"), [(["--no-pin", "--keep"], "--keep needs pins"), (["--output", "nope"], "unknown output 'nope'")])
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--no-pin", "--keep"], "--keep needs pins"),
+        (["--output", "nope"], "unknown output 'nope'"),
+        (["--metrics-public"], "add --metrics"),
+        (["--metrics", "0.0.0.0:0"], "reached from other machines"),
+    ],
+)
 def test_run_refuses(policy: Path, kernel: FakeKernel, args: list[str], said: str) -> None:
     result = call("run", "-p", policy, *args)
     assert code(result) == 2
