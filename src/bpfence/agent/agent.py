@@ -226,6 +226,7 @@ class Agent:
         if not life.engine.adopted:
             self._keep_cost()
         self._loss.due = self.loop.now() + QUIET_SECONDS
+        self._composer.belonging.json("/")  # the first look at a cgroup makes what takes ten alerts' time: not when alerts wait
         self._ready()
 
     def _begin(self, engine: Engine, loaded: Loaded) -> None:

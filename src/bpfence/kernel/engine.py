@@ -44,7 +44,7 @@ from bpfence.kernel.programs import Choice, Plan, calls, plan, sensed, supported
 from bpfence.kernel.sharing import OBJECT as SHARED
 from bpfence.kernel.sharing import Sharing, decides, wants
 from bpfence.kernel.symbols import addresses
-from bpfence.policy import Probe
+from bpfence.policy import Probe, Way
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 
@@ -83,6 +83,8 @@ _COUNTS: Final = ("rename_lock", "mount_lock")
 """Where the kernel counts renames and mounts."""
 _PER_SLOT: Final = ("scratches", "emit_spaces", "image_spaces", "sequences")
 _PER_PROCESS: Final = {"processes": 1, "images": 1, "long_exes": _LONG_SHARE, "long_args": _ARGS_SHARE}
+_FRAMES: Final = "frames"
+"""It takes 1.2 MiB, and programs of sensors that wait for returns alone use it: made small, and anew before the first of them."""
 
 _BEYOND_REACH: Final = "the decision engine is not in it, and the kernel does not give the program out that it would be put into"
 _REFUSED: Final = {
@@ -631,6 +633,9 @@ class Engine:
         for choice in without:
             if choice not in late:
                 self._failed[choice.program] = _BEYOND_REACH
+        returns = any(choice.program in sensors.PROGRAMS[Way.KRETPROBE] for choice in remaining.values())
+        if returns and self._maps:
+            self._make_frames()
         while remaining or late or not self._maps:
             batch = {program: choice for program, choice in remaining.items() if self._sharing.takes(choice)}
             shared = bool(batch or late or not remaining)
@@ -638,7 +643,7 @@ class Engine:
             with Object(self._path(shared=shared), maps_only=not (batch or late)) as parsed:
                 if not self._maps:
                     self._set_constants(parsed)
-                    self._size_maps(parsed)
+                    self._size_maps(parsed, returns=returns)
                 parsed.share(self._maps)
                 if not self._choose(parsed, batch):
                     remaining = {program: choice for program, choice in remaining.items() if program not in self._failed}
@@ -709,7 +714,7 @@ class Engine:
             if f"{symbol}_address" in parsed.constants():
                 parsed.set_constant(f"{symbol}_address", address)
 
-    def _size_maps(self, parsed: Object) -> None:
+    def _size_maps(self, parsed: Object, *, returns: bool) -> None:
         own, slots = _slots()
         parsed.set_constant("first_spare", own)
         for name in _PER_SLOT:
@@ -717,6 +722,8 @@ class Engine:
         parsed.resize("spares", slots - own)
         for name, share in _PER_PROCESS.items():
             parsed.resize(name, -(-self._max_processes // share))
+        if not returns:
+            parsed.resize(_FRAMES, 1)
         if not self._remembers():
             parsed.replace_map("known_files")
 
@@ -727,6 +734,28 @@ class Engine:
         if self._pins:
             self._pins.pin_maps(maps)
         self._maps = maps
+
+    def _make_frames(self) -> None:
+        """Gives map `frames` its own size, before the first program that uses it is loaded."""
+        small = self._maps[_FRAMES]
+        if small.max_entries > 1:
+            return
+        with Object(self._path(shared=True), maps_only=True) as parsed:
+            parsed.share({name: table for name, table in self._maps.items() if name != _FRAMES})
+            if failed := parsed.load():
+                raise libbpf.failure(failed.number, f"making map {_FRAMES}", failed.reason)
+            made = parsed.take_maps()
+        whole = made.pop(_FRAMES)
+        for table in made.values():
+            table.close()
+        try:
+            if self._pins:
+                self._pins.replace_map(whole)
+        except BaseException:
+            whole.close()
+            raise
+        self._maps[_FRAMES] = whole
+        small.close()
 
     def _attach(self, parsed: Object, choices: Collection[Choice], deciding: Collection[Choice]) -> None:
         """`deciding`: those that the shared engine is put into before."""

@@ -605,6 +605,8 @@ class KernelBtf:
     """The running kernel's types. Use as a context manager. KernelError where the kernel has no BTF."""
 
     def __init__(self) -> None:
+        self._parameters_of: dict[int, tuple[str, ...]] = {}
+        self._described: dict[int, str] = {}
         with messages() as log:
             self._btf = lib.btf__load_vmlinux_btf()
             if not self._btf:
@@ -621,9 +623,10 @@ class KernelBtf:
         """Every function whose name starts with `prefix`; of several with one name the first, which is what programs are attached to."""
         found: dict[str, Function] = {}
         for id in self._list(lib.BTF_KIND_FUNC, prefix):
-            name = self._name(id)
+            function = lib.btf__type_by_id(self._btf, id)
+            name, prototype = self._text(function.name_off), function.type
             if name not in found:
-                found[name] = Function(id, self._prototype(id), self._parameters(id))
+                found[name] = Function(id, prototype, self._parameters(prototype))
         return found
 
     def typedefs(self, prefix: str) -> list[str]:
@@ -658,16 +661,22 @@ class KernelBtf:
     def _name(self, id: int) -> str:
         return self._text(lib.btf__type_by_id(self._btf, id).name_off)
 
-    def _prototype(self, id: int) -> int:
-        found: int = lib.btf__type_by_id(self._btf, id).type
+    def _parameters(self, prototype: int) -> tuple[str, ...]:
+        found = self._parameters_of.get(prototype)  # hundreds of system calls have one prototype
+        if found is None:
+            kind = lib.btf__type_by_id(self._btf, prototype)
+            parameters = lib.btf_params(kind)
+            found = tuple(self._describe(parameters[n].type) for n in range(lib.btf_vlen(kind)))
+            self._parameters_of[prototype] = found
         return found
 
-    def _parameters(self, id: int) -> tuple[str, ...]:
-        prototype = lib.btf__type_by_id(self._btf, self._prototype(id))
-        parameters = lib.btf_params(prototype)
-        return tuple(self._describe(parameters[n].type) for n in range(lib.btf_vlen(prototype)))
-
     def _describe(self, id: int) -> str:
+        found = self._described.get(id)
+        if found is None:
+            found = self._described[id] = self._look_at(id)
+        return found
+
+    def _look_at(self, id: int) -> str:
         for _ in range(32):
             if not id:
                 return "void"

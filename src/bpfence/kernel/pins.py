@@ -145,6 +145,15 @@ class Pins:
             with _telling("pinning", self._own / _map_file(name)):
                 libbpf.pin(table.fd, self._own / _map_file(name))
 
+    def replace_map(self, table: Map) -> None:
+        """Pins a map in the place of the one that is pinned under its name, in one step."""
+        path = self._own / _map_file(table.name)
+        new = self._own / f"new_{path.name}"
+        with _telling("pinning", path):
+            new.unlink(missing_ok=True)  # of an agent that was killed right here
+            libbpf.pin(table.fd, new)
+            new.replace(path)
+
     def pin_link(self, program: str, fd: int) -> None:
         self._pin(_LINK + program, fd)
 

@@ -129,9 +129,14 @@ def supported_events(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
     `failed` are the chosen programs that did not load or attach, with the reason.
     """
     reasons: dict[str, str] = {}
-    for name in EVENT_BY_NAME:
+    serving: dict[str, list[Choice]] = {}
+    for choice in plan.choices:
         # Without the end of a call an event is reported all the same, at once.
-        served = [choice for choice in plan.choices if name in choice.events and choice.row.kind is not Kind.RESULT and not choice.row.aid]
+        if choice.row.kind is not Kind.RESULT and not choice.row.aid:
+            for name in choice.events:
+                serving.setdefault(name, []).append(choice)
+    for name in EVENT_BY_NAME:
+        served = serving.get(name, [])
         problems = [f"{gap.hook}: {gap.reason}" for gap in plan.gaps if name in gap.events and not gap.covered]
         refused = [choice for choice in served if choice.program in failed]
         problems += [f"{choice.row.hook}: {choice.program} did not load: {failed[choice.program]}" for choice in refused]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules in, the filter that libseccomp makes of them out: the binding. The library is the system's, or the one that came with the wheel.
 
-Called by `filter` and by the table's generator. ABI mode of cffi on libseccomp.so.2. The interface has been stable since 2012 and is a
+Called by `filter` and by the table's generator. ABI mode of cffi on libseccomp.so.2, with declarations that were read before
+(`declarations`): to read them takes ten times as long as all the rest. The interface has been stable since 2012 and is a
 dozen functions without variable arguments, and the interpreter checks what the library gives back; so a compiler at install time would gain
 nothing, and a machine without the library can still read, check and explain profiles. Nothing here loads a filter.
 """
@@ -30,27 +31,6 @@ MENDED: Final = "libseccomp 2.6.1 or later, which mends 64-bit comparisons that 
 HINT: Final = "Debian and Ubuntu: apt install libseccomp2"
 MAX_EXPORT: Final = 1 << 20
 
-_DECLARATIONS: Final = """
-struct scmp_version { unsigned int major, minor, micro; };
-struct scmp_arg_cmp { unsigned int arg; int op; uint64_t datum_a, datum_b; };
-const struct scmp_version *seccomp_version(void);
-unsigned int seccomp_api_get(void);
-int seccomp_api_set(unsigned int level);
-void *seccomp_init(uint32_t action);
-void seccomp_release(void *filter);
-int seccomp_merge(void *destination, void *source);
-int seccomp_arch_add(void *filter, uint32_t arch);
-int seccomp_arch_remove(void *filter, uint32_t arch);
-int seccomp_attr_set(void *filter, int attribute, uint32_t value);
-int seccomp_syscall_resolve_name(const char *name);
-int seccomp_syscall_resolve_name_arch(uint32_t arch, const char *name);
-char *seccomp_syscall_resolve_num_arch(uint32_t arch, int number);
-int seccomp_rule_add_array(void *filter, uint32_t action, int syscall, unsigned int count, const struct scmp_arg_cmp *args);
-int seccomp_export_bpf(void *filter, int fd);
-int seccomp_export_pfc(void *filter, int fd);
-void free(void *pointer);
-"""
-
 NATIVE: Final = 0
 UNKNOWN: Final = -1
 ACT_BADARCH: Final = 2
@@ -71,10 +51,8 @@ class RuleError(Exception):
 @functools.cache
 def _library() -> tuple[Any, Any]:
     """cffi's FFI and the library; KernelError where it is not there or too old."""
-    from cffi import FFI  # what only reads profiles needs no library
+    from bpfence.seccomp.declarations import ffi  # what only reads profiles needs no library
 
-    ffi = FFI()
-    ffi.cdef(_DECLARATIONS)
     try:
         library: Any = ffi.dlopen(str(BUNDLED) if BUNDLED.exists() else LIBRARY)
         version = library.seccomp_version()

@@ -23,6 +23,7 @@ from bpfence.compiler.explain import explain
 from bpfence.errors import CompileError, KernelError, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.events.process import read_boot_id
+from bpfence.glob import compiled
 from bpfence.policy import Action, Atom, Op
 from bpfence.workloads.model import Container
 from bpfence.workloads.registry import Registry
@@ -557,6 +558,18 @@ def test_records_that_come_as_fast_as_they_are_read_keep_no_signal_waiting(rig: 
     rig.agent.loop.now = now
     rig.agent.drain()
     assert 0 < len(rig.output.dicts("alert")) < 20
+
+
+def test_the_first_alert_waits_for_no_patterns_to_be_made(rig: Rig) -> None:
+    """Those that tell the container of a cgroup take ten alerts' time."""
+    compiled.cache_clear()
+    rig.agent.start()
+    made = compiled.cache_info().misses
+    assert made
+    rig.engine.say()
+    rig.step()
+    assert len(rig.output.dicts("alert")) == 1
+    assert compiled.cache_info().misses == made
 
 
 def test_records_that_come_soon_after_others_are_read_together(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,8 @@ def image(words: int = 1) -> bytes:
 class FakeMap:
     """A map that keeps what it is given, by key."""
 
+    max_entries = 512
+
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
 
@@ -136,7 +138,7 @@ class FakeObject:
         self.chosen.append(extension)
 
     def take_maps(self) -> dict[str, Any]:
-        return {"calls": FakeMap(), "spares": FakeMap(), "ended_calls": FakeMap(), "sensors": FakeMap()}
+        return {"calls": FakeMap(), "spares": FakeMap(), "ended_calls": FakeMap(), "sensors": FakeMap(), "frames": FakeMap()}
 
     def attach(self, program: str) -> int:
         if program in self.unattachable:
@@ -698,7 +700,8 @@ def test_generations_come_round(current: int, following: int) -> None:
 def test_scratch_memory_is_sized_for_the_processors(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libbpf, "cpu_ids", lambda: 4)
     made: list[FakeObject] = []
-    monkeypatch.setattr(Engine, "_size_maps", lambda engine, parsed, size=Engine._size_maps: (size(engine, parsed), made.append(parsed)))
+    size = Engine._size_maps
+    monkeypatch.setattr(Engine, "_size_maps", lambda engine, parsed, **told: (size(engine, parsed, **told), made.append(parsed)))
     engine = Engine(FEATURES, "lsm", Path("x.o"), None, max_processes=1000)
     engine.attach(["file.open"])
     [first] = made
@@ -714,7 +717,22 @@ def test_scratch_memory_is_sized_for_the_processors(fake: type[FakeObject], monk
         "long_exes": 125,
         "long_args": 500,
     }
+    assert first.sizes["frames"] == 1, "no sensor waits for returns"
     assert sorted(struct.unpack("<I", key)[0] for key in engine._maps["spares"].values) == list(range(8, slots))  # type: ignore[attr-defined]
+
+
+def test_calls_that_sensors_wait_for_have_room_from_the_first_such_sensor_on(engine: Engine) -> None:
+    """Room for them takes more than a MiB, which nobody else uses."""
+    [choice] = [choice for choice in engine.plan.choices if choice.program == "sensor_return"]
+    engine._failed["sensor_return"] = "not to be loaded here"
+    engine._load_programs([choice])
+    assert engine._maps["frames"].max_entries == 1
+    others = {name: table for name, table in engine._maps.items() if name != "frames"}
+    engine._make_frames()
+    whole = engine._maps["frames"]
+    assert whole.max_entries > 100
+    engine._make_frames()
+    assert engine._maps == {**others, "frames": whole}
 
 
 def test_slots_keep_to_what_a_record_can_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,17 @@ assert oct(os.stat(folder).st_mode)[-3:] == oct(os.stat(folder / "one").st_mode)
 """)
 
 
+def test_a_map_in_the_place_of_another(in_bpffs: Callable[[str], None]) -> None:
+    in_bpffs("""
+mine = Pins.open(folder, "one")
+mine.pin_maps({"a": array("a", 1), "b": array("b", 2)})
+libbpf.pin(array("a", 9).fd, folder / "one" / "new_map_a")  # of an agent that was killed before it was in place
+mine.replace_map(array("a", 3))
+assert {name: value(table) for name, table in mine.maps(["a", "b"]).items()} == {"a": 3, "b": 2}
+assert sorted(path.name for path in (folder / "one").iterdir()) == ["map_a", "map_b"]
+""")
+
+
 def test_one_agent_at_a_time(in_bpffs: Callable[[str], None]) -> None:
     in_bpffs("""
 first = Pins.open(folder, "one")

@@ -13,12 +13,13 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from lark import Lark, Token
+from lark import Lark, Token, __version__
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
 from lark.visitors import Transformer_NonRecursive
 
 from bpfence.conditions import values
 from bpfence.conditions.values import fold
+from bpfence.dialects.native import tables
 from bpfence.documents.report import TextError
 from bpfence.fields import FIELD_BY_NAME, Field, Kind
 from bpfence.policy import FALSE, Atom, Condition, Op
@@ -64,6 +65,9 @@ def parse(text: str) -> Parsed:
 
 @lru_cache(maxsize=1)
 def _parser() -> Lark:
+    if __version__ == tables.LARK:
+        made: Lark = Lark._load_from_dict(tables.DATA, tables.MEMO)  # type: ignore[no-untyped-call]  # as stand-alone parsers of lark do
+        return made
     grammar = files("bpfence.dialects.native").joinpath("conditions.lark").read_text()
     return Lark(grammar, parser="lalr", maybe_placeholders=False)
 
