@@ -213,9 +213,27 @@ enum num_slot {
 	NUM_SENSOR_3 = 166,
 	NUM_SENSOR_4 = 167,
 	NUM_SENSOR_RETURN = 168,    /* what the function of a sensor has returned, with the sign put in */
+	/* Inode numbers of the acting task's namespaces; from NUM_NS_UTS on in the order of the bits of NUM_NS_HOST, the last of them. */
+	NUM_NS_UTS = 169,
+	NUM_NS_IPC = 170,
+	NUM_NS_MNT = 171,
+	NUM_NS_PID = 172,
+	NUM_NS_PID_FOR_CHILDREN = 173,
+	NUM_NS_NET = 174,
+	NUM_NS_TIME = 175,
+	NUM_NS_TIME_FOR_CHILDREN = 176,
+	NUM_NS_CGROUP = 177,
+	NUM_NS_USER = 178,
+	NUM_NS_HOST = 179,          /* bit n: its namespace n is that of the first process of the host */
+	/* What is other than when the task's program was executed, or the task first seen. */
+	NUM_NS_CHANGED = 180,       /* bit n: its namespace n */
+	NUM_CAPS_CHANGED = 181,     /* bits of its effective capabilities */
+	NUM_CAPS_PERMITTED_CHANGED = 182,
+	NUM_CAPS_INHERITABLE_CHANGED = 183,
 };
 
 #define FORK_LEVELS 8
+#define NAMESPACES 10                /* NUM_NS_UTS .. NUM_NS_USER */
 #define RING_PARAMS 6
 
 #define CALL_COMPAT 0x80000000       /* in NUM_CALL: a number of the 32-bit table */
@@ -475,6 +493,7 @@ enum sensor_read {
 	SENSOR_CRED = 16,            /* struct cred: STR_SENSOR_WHOLE_n */
 	SENSOR_USER_NS = 17,         /* struct user_namespace, in the same way */
 	SENSOR_SYSCALL = 18,         /* the number of a system call: NUM_SENSOR_n, with CALL_COMPAT where it is one of the 32-bit table */
+	SENSOR_CAPS = 19,            /* a pointer to a kernel_cap_t: NUM_SENSOR_n, bit c = capability c */
 };
 #define SENSOR_LENGTH_SHIFT 8        /* in `at`: which argument says so */
 #define SENSOR_LENGTH_INT 0x800      /* in `at`: and it has 32 bits */
@@ -597,6 +616,8 @@ struct exec_image {
 	__u32 gid;
 	__u64 exe_ino;
 	__u64 exe_dev;
+	__u64 caps[3];               /* effective, permitted, inheritable, as the program began, or was seen first */
+	__u32 namespaces[NAMESPACES]; /* the same of the inode numbers, in the order of NUM_NS_UTS and its kin; 0: not known */
 	__u8 comm[16];
 	__u8 args[64];               /* as on the process's stack: NUL-separated; longer ones stand in map `long_args` under the same key, and only there */
 	__u8 exe[256];               /* longer ones stand in map `long_exes` under the same key, and only there */

@@ -246,6 +246,10 @@ __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 ba
 	case SENSOR_NUMBER:
 		set_number(s, number, value, size);
 		return 0;
+	case SENSOR_CAPS:
+		if (value)
+			set_number(s, number, read_cap_set((void *)value), 0);
+		return 0;
 	case SENSOR_FILE:
 		set_opened(s, which, (void *)value);
 		return 0;

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from bpfence import abi
+from bpfence.fields import NAMESPACES
 from bpfence.patience import Patience
 
 
@@ -164,6 +165,7 @@ TABLES: Final[Mapping[str, NameTable]] = {
     "io_uring_op": NameTable("", {"override_creds": 1, "sqpoll": 2, "cmd": 3}),
     "mode": NameTable("", _MODES),
     "mount": NameTable("MS_", _MOUNT),
+    "namespace": NameTable("", {name: 1 << bit for bit, name in enumerate(NAMESPACES)}),
     "open": NameTable("O_", _OPEN),
     "port": NameTable("", _PORTS),
     "prot": NameTable("PROT_", {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4, "PROT_SEM": 8}),

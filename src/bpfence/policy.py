@@ -211,6 +211,7 @@ class Read(enum.IntEnum):
     CRED = 16  # struct cred: what events show alone
     USER_NS = 17  # struct user_namespace, in the same way
     SYSCALL = 18  # the number of a system call: sensor.numberN, with bit 31 where it is one of the 32-bit table
+    CAPS = 19  # a pointer to a set of capabilities: sensor.numberN
 
 
 class ProbeArgument(msgspec.Struct, frozen=True):

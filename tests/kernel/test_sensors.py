@@ -105,6 +105,41 @@ OPENED = policy(
         "selectors": [selector(on(5, "Equal", "-100"), on(6, "Equal", f"{WORK}/opened"))],
     },
 )  # fmt: skip
+ADMIN = {"operator": "In", "values": ["CAP_SYS_ADMIN"]}
+PRIVILEGES = tuple(
+    policy(
+        name, "kprobes",
+        {
+            "call": "do_truncate", "args": [{"index": 1, "type": "nop"}, {"index": 2, "type": "int64"}],
+            "selectors": [{"matchArgs": [on(2, "Equal", size)], **BY_TOOL, **filter_} for size, filter_ in selectors.items()],
+        },
+    )
+    for name, selectors in (
+        (
+            "namespaces",
+            {
+                "501": {"matchNamespaces": [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}]},
+                "502": {"matchNamespaceChanges": [{"operator": "In", "values": ["Mnt"]}]},
+                "503": {"matchNamespaceChanges": [{"operator": "NotIn", "values": ["Net"]}], "matchActions": SIGKILL},
+            },
+        ),
+        (
+            "privileges",
+            {
+                "511": {"matchCapabilities": [{"type": "Permitted", **ADMIN}]},
+                "512": {"matchCapabilityChanges": [ADMIN]},
+                "513": {"matchCapabilities": [{**ADMIN, "isNamespaceCapability": True}]},
+            },
+        ),
+    )
+)  # fmt: skip
+SETS = policy(
+    "sets", "kprobes",
+    {
+        "call": "cap_capset", "args": arguments({"type": "nop"}, {"type": "nop"}, {"type": "cap_effective"}),
+        "selectors": [{"matchArgs": [on(2, "NotEqual", str(0xFFFFFFFFFFFFFFFF))], **BY_TOOL}],
+    },
+)  # fmt: skip
 PINS = "/sys/fs/bpf/bpfence-sensors"
 RETURNER = WORK / "returner"
 """The rules about returns are about what this one does."""
@@ -185,7 +220,7 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
     make_work()
     agent = Agent(tmp_path_factory.mktemp("sensors"), "sensors")
     agent.write_policy(SENTINEL.name, SENTINEL.policy())
-    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING, MADE, CROWD, *RETURNS):
+    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING, MADE, CROWD, SETS, *PRIVILEGES, *RETURNS):
         agent.write_policy(document["metadata"]["name"], document)
     agent.start("--pin-dir", PINS)
     agent.settle()
@@ -444,6 +479,36 @@ def test_any_lsm_hook(sensing: Agent) -> None:
         for name in ("made", "other-made"):
             if (WORK / name).exists():
                 (WORK / name).rmdir()
+
+
+@pytest.mark.parametrize(
+    ("size", "act", "twin", "result", "policy_"),
+    [
+        ("501", ("exec", "TOOL", "in-mount-ns"), ("exec", "TOOL"), "ok", "namespaces"),
+        ("502", ("exec", "TOOL", "in-mount-ns"), ("in-mount-ns", "exec", "TOOL"), "ok", "namespaces"),
+        ("503", ("exec", "TOOL", "in-mount-ns"), ("in-mount-ns", "exec", "TOOL"), "killed", "namespaces"),
+        ("511", ("exec", "TOOL"), ("exec", "TOOL", "as", "1234"), "ok", "privileges"),
+        ("512", ("exec", "TOOL", "as", "1234"), ("as", "1234", "exec", "TOOL"), "ok", "privileges"),
+        ("513", ("exec", "TOOL", "in-user-ns"), ("exec", "TOOL"), "ok", "privileges"),
+    ],
+)
+def test_namespaces_and_capabilities(
+    sensing: Agent, size: str, act: tuple[str, ...], twin: tuple[str, ...], result: str, policy_: str
+) -> None:
+    """What a process has, and what it has other than when its program was executed."""
+    (WORK / "file").chmod(0o666)
+    acts = [[str(WORK / "tool") if word == "TOOL" else word for word in words] for words in (act, twin)]
+    told = [about(acted(sensing, *words, "truncate", str(WORK / "file"), size), policy_) for words in acts]
+    expected = (policy_, [{"long_arg": size}], "kill" if result == "killed" else "observe")
+    assert told == [(result, [expected]), ("ok", [])]
+
+
+def test_a_set_of_capabilities(sensing: Agent) -> None:
+    result, told = about(acted(sensing, "exec", str(WORK / "tool"), "without-cap", "21", "ok"), "sets")
+    assert (result, len(told)) == ("ok", 1)
+    bits = int(told[0][1][0]["cap_effective_arg"], 16)
+    assert (bits >> 21 & 1, bits >> 20 & 1) == (0, 1)
+    assert about(acted(sensing, "exec", str(WORK / "twin"), "without-cap", "21", "ok"), "sets") == ("ok", [])
 
 
 def test_a_function_that_is_not_there_is_told(sensing: Agent) -> None:

@@ -171,6 +171,8 @@ def _integer(type_: str, number: int | None) -> dict[str, Any]:
             return {}
         case "capability":
             return {"capability_arg": {"value": number, "name": names.name("capability", number) or ""}}
+        case "cap_inheritable" | "cap_permitted" | "cap_effective" | "kernel_cap_t":
+            return {f"{type_}_arg": f"{number:016x}"}
         case "syscall64":
             return {"syscall_id": {"id": number & _CALL_NUMBER, "abi": "i386" if number & _COMPAT else "x64"}}
     return _numbered(type_, number)

@@ -40,8 +40,7 @@ _REFUSED_ACTIONS: Final = {
 }  # fmt: skip
 _REFUSED_FILTERS: Final = (
     ("match_data", "matchData"), ("match_parent_binaries", "matchParentBinaries"),
-    ("match_namespaces", "matchNamespaces"), ("match_namespace_changes", "matchNamespaceChanges"),
-    ("match_capability_changes", "matchCapabilityChanges"), ("match_workloads", "matchWorkloads"),
+    ("match_workloads", "matchWorkloads"),
 )  # fmt: skip
 _SIGKILL: Final = 9
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -279,8 +278,10 @@ class _Lowering:
         for binaries in selector.match_binaries:
             possible = self._possible(binaries.at("values"), binaries.operator, binaries.values)
             parts.append(conditions.binaries(msgspec.structs.replace(binaries, values=possible)))
-        for capabilities in selector.match_capabilities:
-            parts += self._tried(capabilities.place, partial(conditions.capabilities, capabilities))
+        parts += map(conditions.capabilities, selector.match_capabilities)
+        parts += map(conditions.capability_changes, selector.match_capability_changes)
+        parts += map(conditions.namespaces, selector.match_namespaces)
+        parts += map(conditions.namespace_changes, selector.match_namespace_changes)
         for test in selector.match_args:
             parts += self._test(hook, found, test)
         self._together(hook, found, selector)

@@ -27,12 +27,12 @@ _TEXTS: Final = {
 }  # fmt: skip
 _SOCKETS: Final = {"sock": Read.SOCK, "socket": Read.SOCKET, "sockaddr": Read.SOCKADDR}
 _WHOLE: Final = {"cred": Read.CRED, "user_namespace": Read.USER_NS}
-_OTHER_NUMBERS: Final = {"syscall64": 64, "capability": 32, "bpf_cmd": 32}
+_OTHER_NUMBERS: Final = {"syscall64": 64, "capability": 32, "bpf_cmd": 32, **dict.fromkeys(sorted(words.CAPABILITY_SETS), 64)}
 NUMBERS: Final = {**words.INTEGERS, **_OTHER_NUMBERS}
 """Types of numbers that sensors read, and their bits."""
 TYPES: Final = (*NUMBERS, *_FILES, *_TEXTS, *_SOCKETS, *_WHOLE, "nop")
 """Types of arguments that sensors read."""
-IN_RECORDS: Final = (*NUMBERS, "string", "data_loc", "fd", "nop")
+IN_RECORDS: Final = (*words.INTEGERS, "syscall64", "capability", "bpf_cmd", "string", "data_loc", "fd", "nop")
 """Types that a field of a tracepoint's record can have."""
 _MAX_FILES: Final = 2
 _FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]{0,254}")
@@ -168,5 +168,5 @@ def _argument(argument: Argument, position: int, others: Mapping[int, Parameter]
         return Parameter(Reads.WHOLE, (kind,), position), _WHOLE[kind]
     if kind in _TEXTS:
         return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), _TEXTS[kind]
-    read = Read.SYSCALL if kind == "syscall64" else Read.NUMBER
+    read = Read.SYSCALL if kind == "syscall64" else Read.CAPS if kind in words.CAPABILITY_SETS else Read.NUMBER
     return Parameter(Reads.INTEGER, (kind,), field=f"sensor.number{position}"), read

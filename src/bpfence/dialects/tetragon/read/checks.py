@@ -44,7 +44,8 @@ _KEY_OF: Final = {field.name: field.encode_name for field in msgspec.structs.fie
 _RATE: Final = re.compile(r"[0-9]{1,9}[smhSMH]?")
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|[1-9][0-9]*|0)")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_HOST: Final = "host_ns"
+HOST: Final = "host_ns"
+"""A namespace of the host's first process."""
 _TRACEPOINT: Final = re.compile(r"[A-Za-z0-9_]+")
 _RESOLVE: Final = re.compile(r"[A-Za-z_]\w*(\[\d+\])*(\.[A-Za-z_]\w*(\[\d+\])*)*")
 MAX_STEPS: Final = 10
@@ -255,8 +256,8 @@ class Checks:
             self._binaries(binaries)
         for namespace in selector.match_namespaces:
             for value in namespace.values:
-                if value != _HOST and not integer(value):
-                    hint = f"write its inode number, or {_HOST}"
+                if value != HOST and not integer(value):
+                    hint = f"write its inode number, or {HOST}"
                     self._add(namespace.at("values"), "bad-value", f"{quoted(value)} is no namespace", hint)
         for caps in (*selector.match_capabilities, *selector.match_capability_changes):
             for value in caps.values:
