@@ -230,6 +230,7 @@ enum num_slot {
 	NUM_CAPS_CHANGED = 181,     /* bits of its effective capabilities */
 	NUM_CAPS_PERMITTED_CHANGED = 182,
 	NUM_CAPS_INHERITABLE_CHANGED = 183,
+	NUM_NET_STATE = 184,        /* TCP_* of a sensor's socket */
 };
 
 #define FORK_LEVELS 8
@@ -494,6 +495,14 @@ enum sensor_read {
 	SENSOR_USER_NS = 17,         /* struct user_namespace, in the same way */
 	SENSOR_SYSCALL = 18,         /* the number of a system call: NUM_SENSOR_n, with CALL_COMPAT where it is one of the 32-bit table */
 	SENSOR_CAPS = 19,            /* a pointer to a kernel_cap_t: NUM_SENSOR_n, bit c = capability c */
+	SENSOR_SKB = 20,             /* struct sk_buff: the net.* of the event by the packet's headers; NUM_SENSOR_n: its bytes */
+	SENSOR_SOCK_WHOLE = 21,      /* struct sock: struct sensor_sock in STR_SENSOR_WHOLE_n */
+	SENSOR_SOCKET_WHOLE = 22,    /* struct socket, in the same way */
+	SENSOR_SKB_WHOLE = 23,       /* struct sk_buff, in the same way */
+	SENSOR_BPF_ATTR = 24,        /* union bpf_attr of a program's load: struct sensor_bpf in STR_SENSOR_WHOLE_n */
+	SENSOR_BPF_PROG = 25,        /* struct bpf_prog, in the same way */
+	SENSOR_BPF_MAP = 26,         /* struct bpf_map, in the same way */
+	SENSOR_PERF_EVENT = 27,      /* struct perf_event: struct sensor_perf in STR_SENSOR_WHOLE_n */
 };
 #define SENSOR_LENGTH_SHIFT 8        /* in `at`: which argument says so */
 #define SENSOR_LENGTH_INT 0x800      /* in `at`: and it has 32 bits */
@@ -504,7 +513,9 @@ struct sensor {
 	__u8 read[5];                /* enum sensor_read */
 	__u8 size[5];                /* of a number its bytes, with SENSOR_SIGNED; of a text SENSOR_ROOM_* */
 	__u8 result;                 /* the same of what the function returns; 0: that is not waited for */
-	__u8 pad[3];
+	__u8 returned;               /* of what is returned as a whole: SENSOR_*_WHOLE */
+	__u8 returned_to;            /* and n of STR_SENSOR_WHOLE_n */
+	__u8 pad;
 };
 
 /* What is told of struct cred, and of struct user_namespace. */
@@ -528,6 +539,32 @@ struct sensor_user_ns {
 	__u32 uid;
 	__u32 gid;
 	__u32 inum;
+};
+/* And of sockets and packets, of which an event has more than one. */
+struct sensor_sock {
+	__u16 family;
+	__u16 type;
+	__u16 protocol;
+	__u16 state;                 /* TCP_* */
+	__u16 source_port;
+	__u16 destination_port;
+	__u32 length;                /* of a packet, in bytes */
+	__u8 source[16];             /* an IPv4 address is the first 4 bytes */
+	__u8 destination[16];
+};
+struct sensor_bpf {
+	__u32 type;
+	__u32 size;                  /* of a program its instructions, of a map's key its bytes */
+	__u32 value_size;
+	__u32 max_entries;
+	__u8 name[16];
+};
+struct sensor_perf {
+	__u64 config;
+	__u64 offset;                /* of a dynamic event from its function */
+	__u32 type;
+	__u32 pad;
+	__u8 function[128];
 };
 
 /* ---- Control word page: map `control`, one entry, memory-mapped by the agent. ---- */

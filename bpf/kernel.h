@@ -470,6 +470,7 @@ struct sockaddr_un {
 
 struct sock_common {
 	u16 skc_family;
+	u8 skc_state;
 	u32 skc_daddr;
 	u32 skc_rcv_saddr;
 	u16 skc_dport;
@@ -488,6 +489,43 @@ struct sock {
 
 struct net_device {
 	char name[16];
+};
+
+struct sk_buff {
+	u32 len;
+	u16 protocol;
+	u16 network_header;
+	u32 tail;
+	u8 *head;
+};
+
+struct bpf_map {
+	u32 map_type;
+	u32 key_size;
+	u32 value_size;
+	u32 max_entries;
+	char name[16];
+};
+
+struct bpf_prog_aux {
+	char name[16];
+};
+
+struct bpf_prog {
+	u32 type;
+	u32 len;
+	struct bpf_prog_aux *aux;
+};
+
+struct perf_event_attr {
+	u32 type;
+	u64 config;
+	u64 kprobe_func;
+	u64 probe_offset;
+};
+
+struct perf_event {
+	struct perf_event_attr attr;
 };
 
 struct socket {

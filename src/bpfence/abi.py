@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "17759911d35a1da3"
+ABI_HASH: Final = "2f57c90bc7d08b2f"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -347,6 +347,7 @@ NUM_NS_CHANGED: Final = 180
 NUM_CAPS_CHANGED: Final = 181
 NUM_CAPS_PERMITTED_CHANGED: Final = 182
 NUM_CAPS_INHERITABLE_CHANGED: Final = 183
+NUM_NET_STATE: Final = 184
 
 # enum str_slot
 STR_PROCESS_EXE: Final = 0
@@ -422,6 +423,14 @@ SENSOR_CRED: Final = 16
 SENSOR_USER_NS: Final = 17
 SENSOR_SYSCALL: Final = 18
 SENSOR_CAPS: Final = 19
+SENSOR_SKB: Final = 20
+SENSOR_SOCK_WHOLE: Final = 21
+SENSOR_SOCKET_WHOLE: Final = 22
+SENSOR_SKB_WHOLE: Final = 23
+SENSOR_BPF_ATTR: Final = 24
+SENSOR_BPF_PROG: Final = 25
+SENSOR_BPF_MAP: Final = 26
+SENSOR_PERF_EVENT: Final = 27
 
 # enum counter_id
 CNT_DECISIONS_WRITTEN: Final = 0
@@ -644,6 +653,7 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_CAPS_CHANGED": 181,
     "NUM_CAPS_PERMITTED_CHANGED": 182,
     "NUM_CAPS_INHERITABLE_CHANGED": 183,
+    "NUM_NET_STATE": 184,
 }
 
 STR_SLOT: Final[dict[str, int]] = {
@@ -723,6 +733,14 @@ SENSOR_READ: Final[dict[str, int]] = {
     "SENSOR_USER_NS": 17,
     "SENSOR_SYSCALL": 18,
     "SENSOR_CAPS": 19,
+    "SENSOR_SKB": 20,
+    "SENSOR_SOCK_WHOLE": 21,
+    "SENSOR_SOCKET_WHOLE": 22,
+    "SENSOR_SKB_WHOLE": 23,
+    "SENSOR_BPF_ATTR": 24,
+    "SENSOR_BPF_PROG": 25,
+    "SENSOR_BPF_MAP": 26,
+    "SENSOR_PERF_EVENT": 27,
 }
 
 COUNTER_ID: Final[dict[str, int]] = {
@@ -846,7 +864,7 @@ CALL_OFFSETS: Final[dict[str, int]] = {
     "text": 36,
 }
 
-SENSOR_FORMAT: Final = "<I5H5s5sB3s"
+SENSOR_FORMAT: Final = "<I5H5s5sBBBB"
 SENSOR_STRUCT: Final = struct.Struct(SENSOR_FORMAT)
 SENSOR_SIZE: Final = 28
 SENSOR_OFFSETS: Final[dict[str, int]] = {
@@ -855,7 +873,9 @@ SENSOR_OFFSETS: Final[dict[str, int]] = {
     "read": 14,
     "size": 19,
     "result": 24,
-    "pad": 25,
+    "returned": 25,
+    "returned_to": 26,
+    "pad": 27,
 }
 
 SENSOR_CRED_FORMAT: Final = "<IIIIIIIIIIQQQ"
@@ -885,6 +905,43 @@ SENSOR_USER_NS_OFFSETS: Final[dict[str, int]] = {
     "uid": 4,
     "gid": 8,
     "inum": 12,
+}
+
+SENSOR_SOCK_FORMAT: Final = "<HHHHHHI16s16s"
+SENSOR_SOCK_STRUCT: Final = struct.Struct(SENSOR_SOCK_FORMAT)
+SENSOR_SOCK_SIZE: Final = 48
+SENSOR_SOCK_OFFSETS: Final[dict[str, int]] = {
+    "family": 0,
+    "type": 2,
+    "protocol": 4,
+    "state": 6,
+    "source_port": 8,
+    "destination_port": 10,
+    "length": 12,
+    "source": 16,
+    "destination": 32,
+}
+
+SENSOR_BPF_FORMAT: Final = "<IIII16s"
+SENSOR_BPF_STRUCT: Final = struct.Struct(SENSOR_BPF_FORMAT)
+SENSOR_BPF_SIZE: Final = 32
+SENSOR_BPF_OFFSETS: Final[dict[str, int]] = {
+    "type": 0,
+    "size": 4,
+    "value_size": 8,
+    "max_entries": 12,
+    "name": 16,
+}
+
+SENSOR_PERF_FORMAT: Final = "<QQII128s"
+SENSOR_PERF_STRUCT: Final = struct.Struct(SENSOR_PERF_FORMAT)
+SENSOR_PERF_SIZE: Final = 152
+SENSOR_PERF_OFFSETS: Final[dict[str, int]] = {
+    "config": 0,
+    "offset": 8,
+    "type": 16,
+    "pad": 20,
+    "function": 24,
 }
 
 CONTROL_FORMAT: Final = "<III8I"

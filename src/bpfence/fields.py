@@ -246,6 +246,7 @@ FIELDS: Final = (
     Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup", "sensor."), names="family"),
     Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "type of the socket", ("net.", "sensor."), names="socktype"),
     Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "the protocol that the socket has, or gets where 0 is asked for", ("net.", "sensor."), names="protocol"),
+    Field("net.state", Kind.NAMED, "NUM_NET_STATE", "state of the socket's connection", ("sensor.",), names="tcp_state"),
     Field("net.peer.ip", Kind.ADDRESS, "STR_NET_PEER_IP", "address of the other side; of what is received the sender's, where the caller asks for it or the socket has a peer", ("net.connect", "net.send", "net.recv", "sensor.")),
     Field("net.peer.port", Kind.NUMBER, "NUM_NET_PEER_PORT", "port of the other side", ("net.connect", "net.send", "net.recv", "sensor."), names="port"),
     Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv", "sensor.")),

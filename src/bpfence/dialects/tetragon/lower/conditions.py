@@ -187,6 +187,8 @@ def _sock(operator: str, values: tuple[str, ...]) -> Condition:
             field, found = "net.local.port", Atom("net.local.port", Op.RANGE, (0, 1023))
         case "DPortPriv":
             field, found = "net.peer.port", Atom("net.peer.port", Op.RANGE, (0, 1023))
+        case "State":
+            return _named("net.state", "tcp_state", values)
         case _:
             return _socket(operator, values)
     return conj((Atom(field, Op.EXISTS), negation(found))) if denies else found

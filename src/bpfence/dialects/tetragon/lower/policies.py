@@ -33,8 +33,6 @@ from bpfence.words import quoted
 LANGUAGE: Final = "tetragon"
 _SEVERITY: Final = {Action.OBSERVE: "info", Action.DENY: "high", Action.KILL: "high"}
 _REFUSED_ACTIONS: Final = {
-    "GetUrl": "bpfence asks no other host on behalf of a policy", "DnsLookup": "bpfence asks no other host on behalf of a policy",
-    "TrackSock": "sockets are not tracked yet", "UntrackSock": "sockets are not tracked yet",
     "NotifyEnforcer": "there are no enforcers yet: use Override on a hook that can refuse",
     "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
 }  # fmt: skip
@@ -167,7 +165,7 @@ class _Lowering:
         if not isinstance(hook, KProbe | Tracepoint | LsmHook):
             return None
         try:
-            probe, found = placed(hook, returns=returns)
+            probe, found = placed(hook, self._tested(hook), returns=returns)
         except UnreadableError as problem:
             self.refuse(problem.place, str(problem), problem.hint)
             return None
@@ -179,6 +177,10 @@ class _Lowering:
             return None
         self.probes[probe.number] = other if probe.optional else probe  # one that cannot be done without is not optional
         return found
+
+    def _tested(self, hook: Hook) -> set[int]:
+        """The arguments that filters of a hook are about."""
+        return {self._argument(hook, test) for selector in selectors_of(hook, self.spec) for test in selector.match_args}
 
     def _hook(self, section: str, where: str, hook: Hook) -> None:
         selectors = selectors_of(hook, self.spec)
@@ -231,7 +233,8 @@ class _Lowering:
         if hook.data:
             self.refuse(hook.at("data"), "data is read, and cannot be put in force yet", "leave it out")
         if hook.return_arg_action in ("TrackSock", "UntrackSock"):
-            self.refuse(hook.at("returnArgAction"), "sockets are not tracked yet", "leave it out")
+            what = f"action {hook.return_arg_action} has no effect: {words.WITHOUT_EFFECT[hook.return_arg_action]}"
+            self.report.add(hook.at("returnArgAction"), "useless", what, "leave it out", "warning")
         if known(hook) is not None and hook.returns and hook.return_arg is not None and hook.return_arg.kind not in words.INTEGERS:
             self.report.add(hook.return_arg.at("type"), "bad-value", f"{hook.call} returns a number", "write type: int")
 
@@ -465,6 +468,9 @@ class _Lowering:
         name = one.action
         if name in _REFUSED_ACTIONS:
             self.refuse(one.at("action"), f"action {name} cannot be put in force: {_REFUSED_ACTIONS[name]}")
+        if name in words.WITHOUT_EFFECT and name not in words.OLD_ACTIONS:  # of those `read` tells
+            what = f"action {name} has no effect: {words.WITHOUT_EFFECT[name]}"
+            self.report.add(one.at("action"), "useless", what, "leave it out", "warning")
         if name == "Signal" and one.arg_sig != _SIGKILL:
             self.refuse(one.at("argSig"), "no other signal than 9 (SIGKILL) can be sent yet", "write argSig: 9")
         if name == "Override" and (one.arg_regs or one.arg_new_symbol or one.arg_new_addr or one.arg_new_offset):

@@ -200,10 +200,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kprobes": [kprobe(act("Post", kernelStackTrace=True))]}, '"kernelStackTrace": true'),
     ({"kprobes": [kprobe(act("Signal", argSig=15))]}, '"argSig": 15'),
     ({"kprobes": [kprobe(act("Override"))]}, "{"),
-    ({"kprobes": [kprobe(act("GetUrl", argUrl="http://x"))]}, '"action": "GetUrl"'),
     ({"kprobes": [kprobe(call="security_mmap_file", args=MMAP)]}, "{"),
     ({"kprobes": [kprobe(FLAGS, call="security_mmap_file", args=MMAP)]}, "{"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "action",
+    [act("GetUrl", argUrl="http://x"), act("DnsLookup", argFqdn="x.example"), act("TrackSock", argSock=0), act("UntrackSock", argSock=0)],
+)
+def test_actions_without_effect_are_told_and_the_event_as_well(action: dict[str, Any]) -> None:
+    inet = {"matchArgs": [{"index": 0, "operator": "Family", "values": ["AF_INET"]}]}
+    found, told = lowered(kprobes=[kprobe({**inet, **action}, call="tcp_close", args=[{"index": 0, "type": "sock"}])])
+    assert [(one.code, one.severity) for one in told] == [("useless", "warning")]
+    assert [rule.action for rule in found.policy.rules] == [Action.OBSERVE]
 
 
 @pytest.mark.parametrize(("spec", "written"), REFUSED)
@@ -233,6 +243,8 @@ WHOLE = {
     "policylibrary__modules.yaml",
     "policylibrary__privileges__privileges-raise.yaml",
     "policylibrary__privileges__privileges-setuid-root.yaml",
+    "tracingpolicy__bpf.yaml",
+    "tracingpolicy__datagram-with-selectors.yaml",
     "tracingpolicy__dev_hard_start_xmit.yaml",
     "tracingpolicy__fd_install_cap_changes.yaml",
     "tracingpolicy__fd_install_caps.yaml",
@@ -240,6 +252,7 @@ WHOLE = {
     "tracingpolicy__host-changes__monitor-kernel-modules.yaml",
     "tracingpolicy__list-syscalls-tracepoint.yaml",
     "tracingpolicy__list-syscalls.yaml",
+    "tracingpolicy__open_geturl.yaml",
     "tracingpolicy__openat_write.yaml",
     "tracingpolicy__process-credentials__creds-capability-usage.yaml",
     "tracingpolicy__process-credentials__process-creds-changed.yaml",
@@ -252,6 +265,7 @@ WHOLE = {
     "tracingpolicy__security-socket-connect.yaml",
     "tracingpolicy__symlink-observe.yaml",
     "tracingpolicy__sys_setuid.yaml",
+    "tracingpolicy__tcp-accept.yaml",
     "tracingpolicy__tcp-connect-only-private-addrs.yaml",
     "tracingpolicy__tcp-connect-with-selectors.yaml",
     "tracingpolicy__tty_54.yaml",
