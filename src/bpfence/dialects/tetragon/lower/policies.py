@@ -13,19 +13,30 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
-from bpfence.dialects.tetragon.lower import conditions
+from bpfence.dialects.tetragon.lower import conditions, scopes
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
 from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, known, name_of
 from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, placed, result_of
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import selectors_of
 from bpfence.dialects.tetragon.read.model import Action as WrittenAction
-from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, LsmHook, Selector, Spec, Tracepoint, TracingPolicy
+from bpfence.dialects.tetragon.read.model import (
+    Argument,
+    ArgumentTest,
+    Hook,
+    KProbe,
+    LsmHook,
+    Selector,
+    Spec,
+    Tracepoint,
+    TracingPolicy,
+)
 from bpfence.documents.report import Report
 from bpfence.errors import Location
-from bpfence.policy import FALSE, Action, Condition, Policy, Probe, Rule, Way
+from bpfence.policy import FALSE, TRUE, Action, Condition, Op, Policy, Probe, Rule, Way, atoms
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
@@ -37,10 +48,11 @@ _REFUSED_ACTIONS: Final = {
     "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
 }  # fmt: skip
 _REFUSED_FILTERS: Final = (
-    ("match_data", "matchData"), ("match_parent_binaries", "matchParentBinaries"),
-    ("match_workloads", "matchWorkloads"),
+    ("match_data", "matchData"), ("match_parent_binaries", "matchParentBinaries"), ("match_workloads", "matchWorkloads"),
 )  # fmt: skip
 _SIGKILL: Final = 9
+_DEFAULT_NAMESPACE: Final = "default"
+"""Where objects are that name no namespace."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 """Units of times."""
 _FORMS: Final = {"lsmhooks": "process_lsm", "tracepoints": "process_tracepoint"}
@@ -104,6 +116,7 @@ class _Lowering:
         self.rules: list[Rule] = []
         self.sensors: dict[str, Sensor] = {}
         self.probes: dict[int, Probe] = {}
+        self.scope: Condition = TRUE
 
     def refuse(self, place: Location, what: str, hint: str = "") -> None:
         self.report.add(place, "not-supported", what, hint)
@@ -117,29 +130,36 @@ class _Lowering:
             for name, one in self._listed(hook):
                 self._hook(section, f"{where}{name}", one)
         place = self.policy.metadata.at("name")
+        selects = any(atom.op is Op.SELECTS for atom in atoms(self.scope))
         made = Policy(
             name=self.policy.name,
             severity="info",
+            scope=self.scope,
+            doubt=untold() if selects else FALSE,
             rules=tuple(self.rules),
             probes=tuple(self.probes.values()),
             location=place,
         )
         return Lowered(made, self.sensors)
 
+    def _scope(self, namespace: str) -> Condition:
+        spec = self.spec
+        try:
+            return scopes.scope(spec.pod_selector, spec.container_selector, spec.host_selector, namespace)
+        except scopes.UnselectableError as problem:
+            self.refuse(problem.place, str(problem), problem.hint)
+            return TRUE
+
     def _whole(self) -> None:
         """What is about the whole policy."""
-        if self.policy.kind == kinds.NAMESPACED_KIND:
-            what = f"a {kinds.NAMESPACED_KIND} is read, and its pods cannot be selected yet"
-            self.refuse(self.policy.at("kind"), what, f"write a {kinds.KIND}: it is about all processes of the host")
         spec = self.spec
-        selectors = {
-            "podSelector": spec.pod_selector, "containerSelector": spec.container_selector, "hostSelector": spec.host_selector,
-            "nodeSelector": spec.node_selector,
-        }  # fmt: skip
-        for key, selector in selectors.items():
-            if selector is not None:
-                what = f"{key} is read, and cannot be put in force yet"
-                self.refuse(spec.at(key), what, "leave it out: the policy is about all processes of the host")
+        if spec.node_selector is not None:
+            what = "nodeSelector is read, and cannot be put in force yet"
+            self.refuse(spec.at("nodeSelector"), what, "leave it out: the policy is in force on every node that has it")
+        namespace = ""
+        if self.policy.kind == kinds.NAMESPACED_KIND:
+            namespace = self.policy.metadata.namespace or _DEFAULT_NAMESPACE
+        self.scope = self._scope(namespace)
         if spec.loader:
             self.refuse(spec.at("loader"), "loads of libraries are not reported yet", "leave loader out")
         if spec.enforcers:
@@ -427,7 +447,7 @@ class _Lowering:
                 policy=name,
                 name=where,
                 events=(found.event,),
-                condition=condition,
+                condition=conj((self.scope, condition)),
                 action=action,
                 errno=errno,
                 severity=_SEVERITY[action],
