@@ -213,9 +213,28 @@ enum num_slot {
 	NUM_SENSOR_3 = 166,
 	NUM_SENSOR_4 = 167,
 	NUM_SENSOR_RETURN = 168,    /* what the function of a sensor has returned, with the sign put in */
+	/* Inode numbers of the acting task's namespaces; from NUM_NS_UTS on in the order of the bits of NUM_NS_HOST, the last of them. */
+	NUM_NS_UTS = 169,
+	NUM_NS_IPC = 170,
+	NUM_NS_MNT = 171,
+	NUM_NS_PID = 172,
+	NUM_NS_PID_FOR_CHILDREN = 173,
+	NUM_NS_NET = 174,
+	NUM_NS_TIME = 175,
+	NUM_NS_TIME_FOR_CHILDREN = 176,
+	NUM_NS_CGROUP = 177,
+	NUM_NS_USER = 178,
+	NUM_NS_HOST = 179,          /* bit n: its namespace n is that of the first process of the host */
+	/* What is other than when the task's program was executed, or the task first seen. */
+	NUM_NS_CHANGED = 180,       /* bit n: its namespace n */
+	NUM_CAPS_CHANGED = 181,     /* bits of its effective capabilities */
+	NUM_CAPS_PERMITTED_CHANGED = 182,
+	NUM_CAPS_INHERITABLE_CHANGED = 183,
+	NUM_NET_STATE = 184,        /* TCP_* of a sensor's socket */
 };
 
 #define FORK_LEVELS 8
+#define NAMESPACES 10                /* NUM_NS_UTS .. NUM_NS_USER */
 #define RING_PARAMS 6
 
 #define CALL_COMPAT 0x80000000       /* in NUM_CALL: a number of the 32-bit table */
@@ -475,6 +494,15 @@ enum sensor_read {
 	SENSOR_CRED = 16,            /* struct cred: STR_SENSOR_WHOLE_n */
 	SENSOR_USER_NS = 17,         /* struct user_namespace, in the same way */
 	SENSOR_SYSCALL = 18,         /* the number of a system call: NUM_SENSOR_n, with CALL_COMPAT where it is one of the 32-bit table */
+	SENSOR_CAPS = 19,            /* a pointer to a kernel_cap_t: NUM_SENSOR_n, bit c = capability c */
+	SENSOR_SKB = 20,             /* struct sk_buff: the net.* of the event by the packet's headers; NUM_SENSOR_n: its bytes */
+	SENSOR_SOCK_WHOLE = 21,      /* struct sock: struct sensor_sock in STR_SENSOR_WHOLE_n */
+	SENSOR_SOCKET_WHOLE = 22,    /* struct socket, in the same way */
+	SENSOR_SKB_WHOLE = 23,       /* struct sk_buff, in the same way */
+	SENSOR_BPF_ATTR = 24,        /* union bpf_attr of a program's load: struct sensor_bpf in STR_SENSOR_WHOLE_n */
+	SENSOR_BPF_PROG = 25,        /* struct bpf_prog, in the same way */
+	SENSOR_BPF_MAP = 26,         /* struct bpf_map, in the same way */
+	SENSOR_PERF_EVENT = 27,      /* struct perf_event: struct sensor_perf in STR_SENSOR_WHOLE_n */
 };
 #define SENSOR_LENGTH_SHIFT 8        /* in `at`: which argument says so */
 #define SENSOR_LENGTH_INT 0x800      /* in `at`: and it has 32 bits */
@@ -485,7 +513,9 @@ struct sensor {
 	__u8 read[5];                /* enum sensor_read */
 	__u8 size[5];                /* of a number its bytes, with SENSOR_SIGNED; of a text SENSOR_ROOM_* */
 	__u8 result;                 /* the same of what the function returns; 0: that is not waited for */
-	__u8 pad[3];
+	__u8 returned;               /* of what is returned as a whole: SENSOR_*_WHOLE */
+	__u8 returned_to;            /* and n of STR_SENSOR_WHOLE_n */
+	__u8 pad;
 };
 
 /* What is told of struct cred, and of struct user_namespace. */
@@ -509,6 +539,32 @@ struct sensor_user_ns {
 	__u32 uid;
 	__u32 gid;
 	__u32 inum;
+};
+/* And of sockets and packets, of which an event has more than one. */
+struct sensor_sock {
+	__u16 family;
+	__u16 type;
+	__u16 protocol;
+	__u16 state;                 /* TCP_* */
+	__u16 source_port;
+	__u16 destination_port;
+	__u32 length;                /* of a packet, in bytes */
+	__u8 source[16];             /* an IPv4 address is the first 4 bytes */
+	__u8 destination[16];
+};
+struct sensor_bpf {
+	__u32 type;
+	__u32 size;                  /* of a program its instructions, of a map's key its bytes */
+	__u32 value_size;
+	__u32 max_entries;
+	__u8 name[16];
+};
+struct sensor_perf {
+	__u64 config;
+	__u64 offset;                /* of a dynamic event from its function */
+	__u32 type;
+	__u32 pad;
+	__u8 function[128];
 };
 
 /* ---- Control word page: map `control`, one entry, memory-mapped by the agent. ---- */
@@ -597,6 +653,8 @@ struct exec_image {
 	__u32 gid;
 	__u64 exe_ino;
 	__u64 exe_dev;
+	__u64 caps[3];               /* effective, permitted, inheritable, as the program began, or was seen first */
+	__u32 namespaces[NAMESPACES]; /* the same of the inode numbers, in the order of NUM_NS_UTS and its kin; 0: not known */
 	__u8 comm[16];
 	__u8 args[64];               /* as on the process's stack: NUL-separated; longer ones stand in map `long_args` under the same key, and only there */
 	__u8 exe[256];               /* longer ones stand in map `long_exes` under the same key, and only there */

@@ -387,6 +387,12 @@ static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 {
 	if (num == NUM_TTY)
 		tty_load(slot);
+	else if (num >= NUM_NS_UTS && num <= NUM_NS_HOST)
+		namespaces_load(slot);
+	else if (num >= NUM_NS_CHANGED && num <= NUM_CAPS_INHERITABLE_CHANGED)
+		changes_load(slot);
+	else if (num >= NUM_CAPS_PERMITTED && num <= NUM_CAPS_BOUNDING)
+		caps_load(slot);
 	else if (num == NUM_EXE_FLAGS)
 		exe_load(slot);
 	else if (num == NUM_DIRFD)
@@ -537,8 +543,11 @@ static __always_inline u32 cause_of(u32 kind, u32 slot)
 		return CAUSE_LINEAGE;
 	if (kind == DIM_PRESENT && slot >= ABI_NUM_SLOTS)
 		slot -= ABI_NUM_SLOTS;
-	else if (kind != DIM_STRING && kind != DIM_TEXTS) /* or objects that a path leads to */
-		return slot == NUM_NET_FAMILY || slot == NUM_NET_PEER_PORT ? CAUSE_VALUE : CAUSE_PATH;
+	else if (kind != DIM_STRING && kind != DIM_TEXTS) { /* or objects that a path leads to */
+		if (slot >= NUM_NS_CHANGED && slot <= NUM_CAPS_INHERITABLE_CHANGED)
+			return CAUSE_RECORD;
+		return slot == NUM_NET_FAMILY || slot == NUM_NET_PEER_PORT || (slot >= NUM_NS_UTS && slot <= NUM_NS_HOST) ? CAUSE_VALUE : CAUSE_PATH;
+	}
 	if (slot == STR_FILE_PATH || slot == STR_FILE_NEW_PATH || slot == STR_PROCESS_CWD)
 		return CAUSE_PATH;
 	return slot <= STR_PARENT_EXE || slot == STR_TARGET_EXE ? CAUSE_RECORD : CAUSE_VALUE;

@@ -4,12 +4,19 @@
  */
 #include "engine.h"
 
-static __always_inline void set_caps(struct scratch *s, u32 num, const kernel_cap_t *from)
+/* The sets of capabilities beside the effective one. */
+__noinline int caps_load(u32 slot)
 {
-	u64 caps = 0;
+	struct task_struct *task = (void *)bpf_get_current_task();
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	struct scratch *s = scratch_at(slot);
 
-	bpf_probe_read_kernel(&caps, sizeof(caps), from);
-	set_num(s, num, caps);
+	if (!s)
+		return 0;
+	set_num(s, NUM_CAPS_PERMITTED, read_cap_set(__builtin_preserve_access_index(&cred->cap_permitted)));
+	set_num(s, NUM_CAPS_INHERITABLE, read_cap_set(__builtin_preserve_access_index(&cred->cap_inheritable)));
+	set_num(s, NUM_CAPS_BOUNDING, read_cap_set(__builtin_preserve_access_index(&cred->cap_bset)));
+	return 0;
 }
 
 static __always_inline u64 pid_number(struct pid *pid)
@@ -44,6 +51,71 @@ __noinline int tty_load(u32 slot)
 	major = BPF_CORE_READ(tty, driver, major);
 	minor = BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index);
 	set_num(s, NUM_TTY, (minor & 0xff) | major << 8 | (minor & ~0xffU) << 12);
+	return 0;
+}
+
+/* The acting task's namespaces, and which of them are those of the first process of the host: it is the one that the outermost pid namespace,
+ * which every process has a number in, is reaped by.
+ */
+__noinline int namespaces_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_at(slot);
+	u32 own[NAMESPACES] = {}, first[NAMESPACES] = {}, i;
+	struct pid_namespace *outermost;
+	struct task_struct *init;
+	bool known, hosts;
+	u64 same = 0;
+
+	if (!s || has_num(s, NUM_NS_HOST) || num_is_uncertain(s, NUM_NS_HOST))
+		return 0;
+	known = namespaces_read(own, task);
+	outermost = known ? pid_namespace_at(BPF_CORE_READ(task, thread_pid), 0) : NULL;
+	init = BPF_CORE_READ(outermost, child_reaper);
+	hosts = init && namespaces_read(first, init);
+#pragma unroll
+	for (i = 0; i < NAMESPACES; i++) {
+		if (known)
+			set_num(s, NUM_NS_UTS + i, own[i]);
+		else
+			set_num_uncertain(s, NUM_NS_UTS + i);
+		same |= (u64)(own[i] == first[i]) << i;
+	}
+	if (hosts)
+		set_num(s, NUM_NS_HOST, same);
+	else
+		set_num_uncertain(s, NUM_NS_HOST);
+	return 0;
+}
+
+/* What is other than when the task's program was executed. */
+__noinline int changes_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	struct scratch *s = scratch_at(slot);
+	u32 now[NAMESPACES] = {}, i;
+	struct exec_image *image;
+	u64 id, changed = 0;
+
+	if (!s || has_num(s, NUM_NS_CHANGED))
+		return 0;
+	id = s->record.exec_id;
+	image = bpf_map_lookup_elem(&images, &id);
+	if (!image || !image->namespaces[0] || !namespaces_read(now, task)) {
+		set_num_uncertain(s, NUM_NS_CHANGED);
+		set_num_uncertain(s, NUM_CAPS_CHANGED);
+		set_num_uncertain(s, NUM_CAPS_PERMITTED_CHANGED);
+		set_num_uncertain(s, NUM_CAPS_INHERITABLE_CHANGED);
+		return 0;
+	}
+#pragma unroll
+	for (i = 0; i < NAMESPACES; i++)
+		changed |= (u64)(now[i] != image->namespaces[i]) << i;
+	set_num(s, NUM_NS_CHANGED, changed);
+	set_num(s, NUM_CAPS_CHANGED, image->caps[0] ^ read_caps(cred));
+	set_num(s, NUM_CAPS_PERMITTED_CHANGED, image->caps[1] ^ read_cap_set(__builtin_preserve_access_index(&cred->cap_permitted)));
+	set_num(s, NUM_CAPS_INHERITABLE_CHANGED, image->caps[2] ^ read_cap_set(__builtin_preserve_access_index(&cred->cap_inheritable)));
 	return 0;
 }
 
@@ -114,7 +186,6 @@ __noinline int details_load(u32 slot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct signal_struct *signal = BPF_CORE_READ(task, signal);
-	const struct cred *cred = BPF_CORE_READ(task, cred);
 	struct scratch *s = scratch_at(slot);
 	struct pid *pid;
 
@@ -134,9 +205,7 @@ __noinline int details_load(u32 slot)
 	set_num(s, NUM_VTID, pid_own_number(pid));
 	if (bpf_core_field_exists(task->loginuid))
 		set_num(s, NUM_LOGINUID, BPF_CORE_READ(task, loginuid.val));
-	set_caps(s, NUM_CAPS_PERMITTED, __builtin_preserve_access_index(&cred->cap_permitted));
-	set_caps(s, NUM_CAPS_INHERITABLE, __builtin_preserve_access_index(&cred->cap_inheritable));
-	set_caps(s, NUM_CAPS_BOUNDING, __builtin_preserve_access_index(&cred->cap_bset));
+	caps_load(slot);
 	set_num(s, NUM_PARENT_START, BPF_CORE_READ(task, group_leader, real_parent, group_leader, start_boottime));
 	return 0;
 }

@@ -137,6 +137,9 @@ int details_load(u32 slot);
 int ancestors_load(u32 slot);
 int path_aside(u32 slot, u32 str, int dirfd);
 int tty_load(u32 slot);
+int namespaces_load(u32 slot);
+int caps_load(u32 slot);
+int changes_load(u32 slot);
 int exe_load(u32 slot);
 
 /* Names of ancestors as bits of DIM_ANCESTORS into s->names; -1: not all are known. */

@@ -240,7 +240,21 @@ struct user_namespace {
 	struct ns_common ns;
 };
 
-struct uts_namespace;
+struct uts_namespace {
+	struct ns_common ns;
+};
+
+struct ipc_namespace {
+	struct ns_common ns;
+};
+
+struct time_namespace {
+	struct ns_common ns;
+};
+
+struct cgroup_namespace {
+	struct ns_common ns;
+};
 
 struct mnt_namespace {
 	struct ns_common ns;
@@ -248,6 +262,7 @@ struct mnt_namespace {
 };
 
 struct pid_namespace {
+	struct task_struct *child_reaper;
 	struct ns_common ns;
 };
 
@@ -256,9 +271,14 @@ struct net {
 };
 
 struct nsproxy {
+	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns;
 	struct mnt_namespace *mnt_ns;
 	struct pid_namespace *pid_ns_for_children;
 	struct net *net_ns;
+	struct time_namespace *time_ns;
+	struct time_namespace *time_ns_for_children;
+	struct cgroup_namespace *cgroup_ns;
 };
 
 /* v6.3 (f122a08b197d) made two u32 one u64: the same eight bytes. */
@@ -323,6 +343,7 @@ typedef struct {
 
 struct upid {
 	int nr;
+	struct pid_namespace *ns;
 };
 
 struct pid {
@@ -449,6 +470,7 @@ struct sockaddr_un {
 
 struct sock_common {
 	u16 skc_family;
+	u8 skc_state;
 	u32 skc_daddr;
 	u32 skc_rcv_saddr;
 	u16 skc_dport;
@@ -467,6 +489,43 @@ struct sock {
 
 struct net_device {
 	char name[16];
+};
+
+struct sk_buff {
+	u32 len;
+	u16 protocol;
+	u16 network_header;
+	u32 tail;
+	u8 *head;
+};
+
+struct bpf_map {
+	u32 map_type;
+	u32 key_size;
+	u32 value_size;
+	u32 max_entries;
+	char name[16];
+};
+
+struct bpf_prog_aux {
+	char name[16];
+};
+
+struct bpf_prog {
+	u32 type;
+	u32 len;
+	struct bpf_prog_aux *aux;
+};
+
+struct perf_event_attr {
+	u32 type;
+	u64 config;
+	u64 kprobe_func;
+	u64 probe_offset;
+};
+
+struct perf_event {
+	struct perf_event_attr attr;
 };
 
 struct socket {

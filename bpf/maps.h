@@ -204,7 +204,7 @@ MAP struct {
 #define FRAMES 512
 #define FRAME_DATA 2048
 #define FRAME_TEXT 1024 /* a text has less bytes than that */
-#define FRAME_NUMBERS 12
+#define FRAME_NUMBERS 13
 #define FRAME_TEXTS 14
 
 struct frame_key {

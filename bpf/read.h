@@ -62,12 +62,50 @@ static __always_inline void read_ids(u32 *uid, u32 *gid)
 	}
 }
 
-static __always_inline u64 read_caps(const struct cred *cred)
+static __always_inline u64 read_cap_set(const kernel_cap_t *from)
 {
 	u64 caps = 0;
 
-	bpf_probe_read_kernel(&caps, sizeof(caps), __builtin_preserve_access_index(&cred->cap_effective));
+	bpf_probe_read_kernel(&caps, sizeof(caps), from);
 	return caps;
+}
+
+static __always_inline u64 read_caps(const struct cred *cred)
+{
+	return read_cap_set(__builtin_preserve_access_index(&cred->cap_effective));
+}
+
+static __always_inline struct pid_namespace *pid_namespace_at(struct pid *pid, u32 level)
+{
+	u64 at = (u64)pid + bpf_core_field_offset(struct pid, numbers) + (u64)(level & 31) * bpf_core_type_size(struct upid);
+
+	return BPF_CORE_READ((struct upid *)at, ns);
+}
+
+/* A kernel without a type of namespaces has pointers to it all the same, and nothing behind them. */
+#define NS_NUMBER(proxy, member, type) (bpf_core_field_exists(struct type, ns) ? BPF_CORE_READ(proxy, member, ns.inum) : 0)
+
+/* The inode numbers of a task's namespaces, in the order of NUM_NS_UTS and its kin; false: it is ending, and has none. */
+static __always_inline bool namespaces_read(u32 *to, struct task_struct *task)
+{
+	struct nsproxy *ns = BPF_CORE_READ(task, nsproxy);
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	struct pid_namespace *own;
+
+	if (!ns || !pid)
+		return false;
+	own = pid_namespace_at(pid, BPF_CORE_READ(pid, level));
+	to[NUM_NS_UTS - NUM_NS_UTS] = NS_NUMBER(ns, uts_ns, uts_namespace);
+	to[NUM_NS_IPC - NUM_NS_UTS] = NS_NUMBER(ns, ipc_ns, ipc_namespace);
+	to[NUM_NS_MNT - NUM_NS_UTS] = NS_NUMBER(ns, mnt_ns, mnt_namespace);
+	to[NUM_NS_PID - NUM_NS_UTS] = BPF_CORE_READ(own, ns.inum);
+	to[NUM_NS_PID_FOR_CHILDREN - NUM_NS_UTS] = NS_NUMBER(ns, pid_ns_for_children, pid_namespace);
+	to[NUM_NS_NET - NUM_NS_UTS] = NS_NUMBER(ns, net_ns, net);
+	to[NUM_NS_TIME - NUM_NS_UTS] = NS_NUMBER(ns, time_ns, time_namespace);
+	to[NUM_NS_TIME_FOR_CHILDREN - NUM_NS_UTS] = NS_NUMBER(ns, time_ns_for_children, time_namespace);
+	to[NUM_NS_CGROUP - NUM_NS_UTS] = NS_NUMBER(ns, cgroup_ns, cgroup_namespace);
+	to[NUM_NS_USER - NUM_NS_UTS] = BPF_CORE_READ(task, cred, user_ns, ns.inum);
+	return true;
 }
 
 /* The process that a process was started by, or was given to when that ended; NULL at the end of the chain. */

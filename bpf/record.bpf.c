@@ -36,6 +36,7 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 {
 	struct exec_image *image = bpf_map_lookup_elem(&image_spaces, &slot);
 	struct file *file = READ(task, mm, exe_file);
+	const struct cred *cred;
 	u32 length;
 
 	if (!image)
@@ -57,6 +58,12 @@ static __always_inline struct exec_image *image_collect(struct scratch *s, u32 s
 	image->pid = READ(task, tgid);
 	image->uid = READ(task, cred, euid.val);
 	image->gid = READ(task, cred, egid.val);
+	cred = READ(task, cred);
+	image->caps[0] = read_caps(cred);
+	image->caps[1] = read_cap_set(__builtin_preserve_access_index(&cred->cap_permitted));
+	image->caps[2] = read_cap_set(__builtin_preserve_access_index(&cred->cap_inheritable));
+	__builtin_memset(image->namespaces, 0, sizeof(image->namespaces));
+	namespaces_read(image->namespaces, task);
 	bpf_probe_read_kernel_str(image->comm, sizeof(image->comm), &task->comm);
 	if (!file)
 		return image;

@@ -109,6 +109,7 @@ static __always_inline void set_sock(struct scratch *s, struct sock *sk)
 	set_num(s, NUM_NET_FAMILY, family);
 	set_num(s, NUM_NET_TYPE, BPF_CORE_READ(sk, sk_type));
 	set_num(s, NUM_NET_PROTOCOL, BPF_CORE_READ(sk, sk_protocol));
+	set_num(s, NUM_NET_STATE, BPF_CORE_READ(sk, __sk_common.skc_state));
 	if (family != AF_INET && family != AF_INET6)
 		return;
 	set_num(s, NUM_NET_LOCAL_PORT, BPF_CORE_READ(sk, __sk_common.skc_num));
@@ -220,6 +221,164 @@ static __always_inline void set_user_ns(struct scratch *s, u32 number, const str
 	set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*told));
 }
 
+static __always_inline void sock_fill(struct sensor_sock *told, struct sock *sk)
+{
+	told->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	told->type = BPF_CORE_READ(sk, sk_type);
+	told->protocol = BPF_CORE_READ(sk, sk_protocol);
+	told->state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	if (told->family != AF_INET && told->family != AF_INET6)
+		return;
+	told->source_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	told->destination_port = port_of(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (told->family == AF_INET) {
+		bpf_probe_read_kernel(told->source, 4, __builtin_preserve_access_index(&sk->__sk_common.skc_rcv_saddr));
+		bpf_probe_read_kernel(told->destination, 4, __builtin_preserve_access_index(&sk->__sk_common.skc_daddr));
+	} else {
+		bpf_probe_read_kernel(told->source, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
+		bpf_probe_read_kernel(told->destination, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
+	}
+}
+
+#define IP4_BYTES 20
+#define IP4_FRAGMENT 0xff1f /* the offset of a fragment in its first datagram, as it lies in memory */
+#define IP6_BYTES 40
+
+/* By the headers of the network and of what is above it, where they are there and in the packet's linear part: a packet that has not come so far, or
+ * is of something else than IP, has a length alone. Behind extension headers of IPv6 no ports are looked for.
+ */
+static __always_inline void skb_fill(struct sensor_sock *told, struct sk_buff *skb)
+{
+	u64 head = (u64)BPF_CORE_READ(skb, head), network = BPF_CORE_READ(skb, network_header), tail = BPF_CORE_READ(skb, tail), ports;
+	u16 fragment = 0;
+	u8 version = 0, protocol = 0;
+
+	told->length = BPF_CORE_READ(skb, len);
+	if (!network || network + IP4_BYTES > tail || bpf_probe_read_kernel(&version, 1, (void *)(head + network)))
+		return;
+	if (version >> 4 == 4) {
+		told->family = AF_INET;
+		ports = network + (version & 15) * 4;
+		bpf_probe_read_kernel(&protocol, 1, (void *)(head + network + 9));
+		bpf_probe_read_kernel(&fragment, 2, (void *)(head + network + 6));
+		bpf_probe_read_kernel(told->source, 4, (void *)(head + network + 12));
+		bpf_probe_read_kernel(told->destination, 4, (void *)(head + network + 16));
+	} else if (version >> 4 == 6 && network + IP6_BYTES <= tail) {
+		told->family = AF_INET6;
+		ports = network + IP6_BYTES;
+		bpf_probe_read_kernel(&protocol, 1, (void *)(head + network + 6));
+		bpf_probe_read_kernel(told->source, 16, (void *)(head + network + 8));
+		bpf_probe_read_kernel(told->destination, 16, (void *)(head + network + 24));
+	} else {
+		return;
+	}
+	told->protocol = protocol;
+	if (fragment & IP4_FRAGMENT || ports + 4 > tail || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP))
+		return;
+	bpf_probe_read_kernel(&told->source_port, 2, (void *)(head + ports));
+	bpf_probe_read_kernel(&told->destination_port, 2, (void *)(head + ports + 2));
+	told->source_port = port_of(told->source_port);
+	told->destination_port = port_of(told->destination_port);
+}
+
+/* A socket or a packet as a structure; a packet that is not wanted `whole` as what conditions are about. */
+__noinline int sensor_sock(u32 slot, u32 number, u32 read, u64 value)
+{
+	struct scratch *s = scratch_at(slot);
+	struct sensor_sock *told;
+	u32 at;
+
+	if (!s || !value || number >= SENSOR_ARGS)
+		return 0;
+	at = MASKED(small_take(s), SCRATCH_MASK);
+	told = (void *)&s->data[at];
+	__builtin_memset(told, 0, sizeof(*told));
+	if (read == SENSOR_SOCKET_WHOLE)
+		value = (u64)BPF_CORE_READ((struct socket *)value, sk);
+	if (read != SENSOR_SKB && read != SENSOR_SKB_WHOLE) {
+		if (value)
+			sock_fill(told, (void *)value);
+	} else {
+		skb_fill(told, (void *)value);
+	}
+	if (read != SENSOR_SKB) {
+		set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*told));
+		return 0;
+	}
+	set_number(s, number, told->length, 0);
+	if (!told->family)
+		return 0;
+	set_num(s, NUM_NET_FAMILY, told->family);
+	set_num(s, NUM_NET_PROTOCOL, told->protocol);
+	if (told->source_port || told->destination_port) {
+		set_num(s, NUM_NET_LOCAL_PORT, told->source_port);
+		set_num(s, NUM_NET_PEER_PORT, told->destination_port);
+	}
+	if (told->family == AF_INET) {
+		set_str(s, STR_NET_LOCAL_IP, at + offsetof(struct sensor_sock, source), 4);
+		set_str(s, STR_NET_PEER_IP, at + offsetof(struct sensor_sock, destination), 4);
+	} else {
+		set_ip6(s, STR_NET_LOCAL_IP, at + offsetof(struct sensor_sock, source));
+		set_ip6(s, STR_NET_PEER_IP, at + offsetof(struct sensor_sock, destination));
+	}
+	return 0;
+}
+
+#define BPF_ATTR_INSTRUCTIONS 4 /* offsets in union bpf_attr, of BPF_PROG_LOAD: include/uapi/linux/bpf.h */
+#define BPF_ATTR_PROG_NAME 48
+#define PERF_TYPE_MAX 6 /* types from here on are numbers of dynamic sources of events */
+
+/* What is told of a program or map of BPF, and of an event of perf. */
+__noinline int sensor_bpf(u32 slot, u32 number, u32 read, u64 value)
+{
+	struct scratch *s = scratch_at(slot);
+	struct sensor_perf *perf;
+	struct sensor_bpf *told;
+	u32 at;
+
+	if (!s || !value || number >= SENSOR_ARGS)
+		return 0;
+	at = MASKED(small_take(s), SCRATCH_MASK);
+	told = (void *)&s->data[at];
+	perf = (void *)told;
+	if (read == SENSOR_PERF_EVENT) {
+		const struct perf_event *event = (void *)value;
+
+		__builtin_memset(perf, 0, sizeof(*perf));
+		perf->type = BPF_CORE_READ(event, attr.type);
+		perf->config = BPF_CORE_READ(event, attr.config);
+		if (perf->type >= PERF_TYPE_MAX) {
+			perf->offset = BPF_CORE_READ(event, attr.probe_offset);
+			bpf_probe_read_user_str(perf->function, sizeof(perf->function), (void *)BPF_CORE_READ(event, attr.kprobe_func));
+		}
+		set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*perf));
+		return 0;
+	}
+	__builtin_memset(told, 0, sizeof(*told));
+	if (read == SENSOR_BPF_MAP) {
+		const struct bpf_map *map = (void *)value;
+
+		told->type = BPF_CORE_READ(map, map_type);
+		told->size = BPF_CORE_READ(map, key_size);
+		told->value_size = BPF_CORE_READ(map, value_size);
+		told->max_entries = BPF_CORE_READ(map, max_entries);
+		bpf_probe_read_kernel_str(told->name, sizeof(told->name), __builtin_preserve_access_index(&map->name));
+	} else if (read == SENSOR_BPF_PROG) {
+		const struct bpf_prog *prog = (void *)value;
+		const struct bpf_prog_aux *aux = BPF_CORE_READ(prog, aux);
+
+		told->type = BPF_CORE_READ(prog, type);
+		told->size = BPF_CORE_READ(prog, len);
+		bpf_probe_read_kernel_str(told->name, sizeof(told->name), __builtin_preserve_access_index(&aux->name));
+	} else {
+		bpf_probe_read_kernel(&told->type, 4, (void *)value);
+		bpf_probe_read_kernel(&told->size, 4, (void *)(value + BPF_ATTR_INSTRUCTIONS));
+		bpf_probe_read_kernel_str(told->name, sizeof(told->name), (void *)(value + BPF_ATTR_PROG_NAME));
+	}
+	set_str(s, STR_SENSOR_WHOLE_0 + number, at, sizeof(*told));
+	return 0;
+}
+
 /* Argument `number` as it was given into the slots of the event. `flags`: of struct sensor, with `size` in the second byte, and in the third which
  * argument has the length; `base`: where a tracepoint's record is.
  */
@@ -246,6 +405,10 @@ __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 ba
 	case SENSOR_NUMBER:
 		set_number(s, number, value, size);
 		return 0;
+	case SENSOR_CAPS:
+		if (value)
+			set_number(s, number, read_cap_set((void *)value), 0);
+		return 0;
 	case SENSOR_FILE:
 		set_opened(s, which, (void *)value);
 		return 0;
@@ -260,6 +423,18 @@ __noinline int sensor_argument(u32 slot, u32 number, u32 read, u32 flags, u64 ba
 		value = value ? (u64)BPF_CORE_READ((struct socket *)value, sk) : 0; /* fall through */
 	case SENSOR_SOCK:
 		set_sock(s, (void *)value);
+		return 0;
+	case SENSOR_SKB:
+	case SENSOR_SOCK_WHOLE:
+	case SENSOR_SOCKET_WHOLE:
+	case SENSOR_SKB_WHOLE:
+		sensor_sock(slot, number, read, value);
+		return 0;
+	case SENSOR_BPF_ATTR:
+	case SENSOR_BPF_PROG:
+	case SENSOR_BPF_MAP:
+	case SENSOR_PERF_EVENT:
+		sensor_bpf(slot, number, read, value);
 		return 0;
 	case SENSOR_SOCKADDR:
 		set_sockaddr(s, value, user);
@@ -409,7 +584,8 @@ int sensor_kprobe(struct pt_regs *ctx)
 	DO(8, NUM_SENSOR_1) \
 	DO(9, NUM_SENSOR_2) \
 	DO(10, NUM_SENSOR_3) \
-	DO(11, NUM_SENSOR_4)
+	DO(11, NUM_SENSOR_4) \
+	DO(12, NUM_NET_STATE)
 
 /* The string slot of text `i` of a frame: both paths, both addresses, the texts and the structures of arguments. */
 static __always_inline u32 frame_text(u32 i)
@@ -595,6 +771,8 @@ int sensor_return(struct pt_regs *ctx)
 	}
 	frame_take(slot);
 	set_sized(s, NUM_SENSOR_RETURN, result, sensor->result);
+	if (sensor->returned)
+		sensor_sock(slot, sensor->returned_to, sensor->returned, result);
 	result = s->num[NUM_SENSOR_RETURN];
 #pragma unroll
 	for (i = 0; i < SENSOR_ARGS; i++) {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "47bfeead002561fa"
+ABI_HASH: Final = "2f57c90bc7d08b2f"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -33,6 +33,7 @@ ABI_LINEAGE_WORDS: Final = 2
 EV_DONE: Final = 128
 EV_SENSOR: Final = 192
 FORK_LEVELS: Final = 8
+NAMESPACES: Final = 10
 RING_PARAMS: Final = 6
 CALL_COMPAT: Final = 0x80000000
 CALL_NUMBER_MASK: Final = 0x7fffffff
@@ -331,6 +332,22 @@ NUM_SENSOR_2: Final = 165
 NUM_SENSOR_3: Final = 166
 NUM_SENSOR_4: Final = 167
 NUM_SENSOR_RETURN: Final = 168
+NUM_NS_UTS: Final = 169
+NUM_NS_IPC: Final = 170
+NUM_NS_MNT: Final = 171
+NUM_NS_PID: Final = 172
+NUM_NS_PID_FOR_CHILDREN: Final = 173
+NUM_NS_NET: Final = 174
+NUM_NS_TIME: Final = 175
+NUM_NS_TIME_FOR_CHILDREN: Final = 176
+NUM_NS_CGROUP: Final = 177
+NUM_NS_USER: Final = 178
+NUM_NS_HOST: Final = 179
+NUM_NS_CHANGED: Final = 180
+NUM_CAPS_CHANGED: Final = 181
+NUM_CAPS_PERMITTED_CHANGED: Final = 182
+NUM_CAPS_INHERITABLE_CHANGED: Final = 183
+NUM_NET_STATE: Final = 184
 
 # enum str_slot
 STR_PROCESS_EXE: Final = 0
@@ -405,6 +422,15 @@ SENSOR_BYTES: Final = 15
 SENSOR_CRED: Final = 16
 SENSOR_USER_NS: Final = 17
 SENSOR_SYSCALL: Final = 18
+SENSOR_CAPS: Final = 19
+SENSOR_SKB: Final = 20
+SENSOR_SOCK_WHOLE: Final = 21
+SENSOR_SOCKET_WHOLE: Final = 22
+SENSOR_SKB_WHOLE: Final = 23
+SENSOR_BPF_ATTR: Final = 24
+SENSOR_BPF_PROG: Final = 25
+SENSOR_BPF_MAP: Final = 26
+SENSOR_PERF_EVENT: Final = 27
 
 # enum counter_id
 CNT_DECISIONS_WRITTEN: Final = 0
@@ -612,6 +638,22 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_SENSOR_3": 166,
     "NUM_SENSOR_4": 167,
     "NUM_SENSOR_RETURN": 168,
+    "NUM_NS_UTS": 169,
+    "NUM_NS_IPC": 170,
+    "NUM_NS_MNT": 171,
+    "NUM_NS_PID": 172,
+    "NUM_NS_PID_FOR_CHILDREN": 173,
+    "NUM_NS_NET": 174,
+    "NUM_NS_TIME": 175,
+    "NUM_NS_TIME_FOR_CHILDREN": 176,
+    "NUM_NS_CGROUP": 177,
+    "NUM_NS_USER": 178,
+    "NUM_NS_HOST": 179,
+    "NUM_NS_CHANGED": 180,
+    "NUM_CAPS_CHANGED": 181,
+    "NUM_CAPS_PERMITTED_CHANGED": 182,
+    "NUM_CAPS_INHERITABLE_CHANGED": 183,
+    "NUM_NET_STATE": 184,
 }
 
 STR_SLOT: Final[dict[str, int]] = {
@@ -690,6 +732,15 @@ SENSOR_READ: Final[dict[str, int]] = {
     "SENSOR_CRED": 16,
     "SENSOR_USER_NS": 17,
     "SENSOR_SYSCALL": 18,
+    "SENSOR_CAPS": 19,
+    "SENSOR_SKB": 20,
+    "SENSOR_SOCK_WHOLE": 21,
+    "SENSOR_SOCKET_WHOLE": 22,
+    "SENSOR_SKB_WHOLE": 23,
+    "SENSOR_BPF_ATTR": 24,
+    "SENSOR_BPF_PROG": 25,
+    "SENSOR_BPF_MAP": 26,
+    "SENSOR_PERF_EVENT": 27,
 }
 
 COUNTER_ID: Final[dict[str, int]] = {
@@ -813,7 +864,7 @@ CALL_OFFSETS: Final[dict[str, int]] = {
     "text": 36,
 }
 
-SENSOR_FORMAT: Final = "<I5H5s5sB3s"
+SENSOR_FORMAT: Final = "<I5H5s5sBBBB"
 SENSOR_STRUCT: Final = struct.Struct(SENSOR_FORMAT)
 SENSOR_SIZE: Final = 28
 SENSOR_OFFSETS: Final[dict[str, int]] = {
@@ -822,7 +873,9 @@ SENSOR_OFFSETS: Final[dict[str, int]] = {
     "read": 14,
     "size": 19,
     "result": 24,
-    "pad": 25,
+    "returned": 25,
+    "returned_to": 26,
+    "pad": 27,
 }
 
 SENSOR_CRED_FORMAT: Final = "<IIIIIIIIIIQQQ"
@@ -852,6 +905,43 @@ SENSOR_USER_NS_OFFSETS: Final[dict[str, int]] = {
     "uid": 4,
     "gid": 8,
     "inum": 12,
+}
+
+SENSOR_SOCK_FORMAT: Final = "<HHHHHHI16s16s"
+SENSOR_SOCK_STRUCT: Final = struct.Struct(SENSOR_SOCK_FORMAT)
+SENSOR_SOCK_SIZE: Final = 48
+SENSOR_SOCK_OFFSETS: Final[dict[str, int]] = {
+    "family": 0,
+    "type": 2,
+    "protocol": 4,
+    "state": 6,
+    "source_port": 8,
+    "destination_port": 10,
+    "length": 12,
+    "source": 16,
+    "destination": 32,
+}
+
+SENSOR_BPF_FORMAT: Final = "<IIII16s"
+SENSOR_BPF_STRUCT: Final = struct.Struct(SENSOR_BPF_FORMAT)
+SENSOR_BPF_SIZE: Final = 32
+SENSOR_BPF_OFFSETS: Final[dict[str, int]] = {
+    "type": 0,
+    "size": 4,
+    "value_size": 8,
+    "max_entries": 12,
+    "name": 16,
+}
+
+SENSOR_PERF_FORMAT: Final = "<QQII128s"
+SENSOR_PERF_STRUCT: Final = struct.Struct(SENSOR_PERF_FORMAT)
+SENSOR_PERF_SIZE: Final = 152
+SENSOR_PERF_OFFSETS: Final[dict[str, int]] = {
+    "config": 0,
+    "offset": 8,
+    "type": 16,
+    "pad": 20,
+    "function": 24,
 }
 
 CONTROL_FORMAT: Final = "<III8I"
@@ -899,9 +989,9 @@ CONCERN_OFFSETS: Final[dict[str, int]] = {
     "version": 56,
 }
 
-EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QQIIIIIIIII4xQQ16s64s256s"
+EXEC_IMAGE_FORMAT: Final = "<QQ2Q2QQIIIIIIIII4xQQ3Q10I16s64s256s"
 EXEC_IMAGE_STRUCT: Final = struct.Struct(EXEC_IMAGE_FORMAT)
-EXEC_IMAGE_SIZE: Final = 448
+EXEC_IMAGE_SIZE: Final = 512
 EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "parent_exec_id": 0,
     "time": 8,
@@ -919,9 +1009,11 @@ EXEC_IMAGE_OFFSETS: Final[dict[str, int]] = {
     "gid": 88,
     "exe_ino": 96,
     "exe_dev": 104,
-    "comm": 112,
-    "args": 128,
-    "exe": 192,
+    "caps": 112,
+    "namespaces": 136,
+    "comm": 176,
+    "args": 192,
+    "exe": 256,
 }
 
 EVENT_HEADER_FORMAT: Final = "<HBBIQQHHHHBBHIIIIIIIQQQQIIIIII16s"

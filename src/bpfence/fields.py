@@ -188,6 +188,10 @@ _RETURNED = (
 )
 _TARGET = ("process.signal", "process.ptrace")
 
+NAMESPACES: Final = ("uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup", "user")
+"""Types of namespaces, as in /proc/PID/ns: in the order of NUM_NS_UTS and its kin in bpf/abi.h."""
+
+
 FIELDS: Final = (
     Field("process.pid", Kind.NUMBER, "NUM_PROCESS_PID", "process id (thread group) in the initial pid namespace", unit="process id"),
     Field("process.exe", Kind.PATH, "STR_PROCESS_EXE", "path of the executable, as resolved at exec; on process.exec the caller's: the program that is about to run is file.path", subject=True),
@@ -198,6 +202,14 @@ FIELDS: Final = (
     Field("process.user", Kind.USER, "NUM_PROCESS_UID", "effective user, by name", subject=True, names="user"),
     Field("process.gid", Kind.NUMBER, "NUM_PROCESS_GID", "effective group id in the initial user namespace", subject=True, names="group"),
     Field("process.caps", Kind.FLAGS, "NUM_PROCESS_CAPS", "effective capabilities: any of the named", names="capability"),
+    Field("process.permitted_caps", Kind.FLAGS, "NUM_CAPS_PERMITTED", "permitted capabilities: any of the named", names="capability"),
+    Field("process.inheritable_caps", Kind.FLAGS, "NUM_CAPS_INHERITABLE", "inheritable capabilities: any of the named", names="capability"),
+    *(Field(f"process.ns.{name}", Kind.NUMBER, f"NUM_NS_{name.upper()}", f"inode number of its {name} namespace, as /proc/PID/ns/{name} has it", unit="namespace") for name in NAMESPACES),
+    Field("process.ns.host", Kind.FLAGS, "NUM_NS_HOST", "which of its namespaces are those of the first process of the host: any of the named", names="namespace"),
+    Field("process.ns.changed", Kind.FLAGS, "NUM_NS_CHANGED", "which of its namespaces are others than when its program was executed, or it was first seen: any of the named", names="namespace"),
+    Field("process.changed_caps", Kind.FLAGS, "NUM_CAPS_CHANGED", "effective capabilities that it has got or lost since its program was executed, or it was first seen: any of the named", names="capability"),
+    Field("process.changed_permitted_caps", Kind.FLAGS, "NUM_CAPS_PERMITTED_CHANGED", "the same of permitted capabilities", names="capability"),
+    Field("process.changed_inheritable_caps", Kind.FLAGS, "NUM_CAPS_INHERITABLE_CHANGED", "the same of inheritable capabilities", names="capability"),
     Field("process.cgroup", Kind.PATH, "STR_PROCESS_CGROUP", "cgroup v2 path", subject=True, unit="cgroup"),
     Field("process.parent.exe", Kind.PATH, "STR_PARENT_EXE", "executable of the program that this one was started from", subject=True),
     Field("process.parent.pid", Kind.NUMBER, "NUM_PARENT_PID", "parent process id", unit="process id"),
@@ -234,6 +246,7 @@ FIELDS: Final = (
     Field("net.family", Kind.NAMED, "NUM_NET_FAMILY", "address family", ("net.", "file.dup", "sensor."), names="family"),
     Field("net.type", Kind.NAMED, "NUM_NET_TYPE", "type of the socket", ("net.", "sensor."), names="socktype"),
     Field("net.protocol", Kind.NAMED, "NUM_NET_PROTOCOL", "the protocol that the socket has, or gets where 0 is asked for", ("net.", "sensor."), names="protocol"),
+    Field("net.state", Kind.NAMED, "NUM_NET_STATE", "state of the socket's connection", ("sensor.",), names="tcp_state"),
     Field("net.peer.ip", Kind.ADDRESS, "STR_NET_PEER_IP", "address of the other side; of what is received the sender's, where the caller asks for it or the socket has a peer", ("net.connect", "net.send", "net.recv", "sensor.")),
     Field("net.peer.port", Kind.NUMBER, "NUM_NET_PEER_PORT", "port of the other side", ("net.connect", "net.send", "net.recv", "sensor."), names="port"),
     Field("net.local.ip", Kind.ADDRESS, "STR_NET_LOCAL_IP", "own address", ("net.bind", "net.listen", "net.accept", "net.connect", "net.send", "net.recv", "sensor.")),

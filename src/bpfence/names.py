@@ -27,6 +27,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from bpfence import abi
+from bpfence.fields import NAMESPACES
 from bpfence.patience import Patience
 
 
@@ -149,6 +150,31 @@ def _protocols() -> dict[str, int]:
     return {**known, "IPPROTO_MPTCP": 262, "IPPROTO_ICMPV6": 58, "IPPROTO_SCTP": 132, "IPPROTO_UDPLITE": 136, "IPPROTO_GRE": 47}
 
 
+_BPF_MAP_TYPES: Final = _numbered(
+    "BPF_MAP_TYPE_UNSPEC BPF_MAP_TYPE_HASH BPF_MAP_TYPE_ARRAY BPF_MAP_TYPE_PROG_ARRAY BPF_MAP_TYPE_PERF_EVENT_ARRAY"
+    " BPF_MAP_TYPE_PERCPU_HASH BPF_MAP_TYPE_PERCPU_ARRAY BPF_MAP_TYPE_STACK_TRACE BPF_MAP_TYPE_CGROUP_ARRAY"
+    " BPF_MAP_TYPE_LRU_HASH BPF_MAP_TYPE_LRU_PERCPU_HASH BPF_MAP_TYPE_LPM_TRIE BPF_MAP_TYPE_ARRAY_OF_MAPS"
+    " BPF_MAP_TYPE_HASH_OF_MAPS BPF_MAP_TYPE_DEVMAP BPF_MAP_TYPE_SOCKMAP BPF_MAP_TYPE_CPUMAP BPF_MAP_TYPE_XSKMAP"
+    " BPF_MAP_TYPE_SOCKHASH BPF_MAP_TYPE_CGROUP_STORAGE BPF_MAP_TYPE_REUSEPORT_SOCKARRAY BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE"
+    " BPF_MAP_TYPE_QUEUE BPF_MAP_TYPE_STACK BPF_MAP_TYPE_SK_STORAGE BPF_MAP_TYPE_DEVMAP_HASH BPF_MAP_TYPE_STRUCT_OPS"
+    " BPF_MAP_TYPE_RINGBUF BPF_MAP_TYPE_INODE_STORAGE BPF_MAP_TYPE_TASK_STORAGE BPF_MAP_TYPE_BLOOM_FILTER"
+    " BPF_MAP_TYPE_USER_RINGBUF BPF_MAP_TYPE_CGRP_STORAGE BPF_MAP_TYPE_ARENA BPF_MAP_TYPE_INSN_ARRAY"
+)
+_BPF_PROG_TYPES: Final = _numbered(
+    "BPF_PROG_TYPE_UNSPEC BPF_PROG_TYPE_SOCKET_FILTER BPF_PROG_TYPE_KPROBE BPF_PROG_TYPE_SCHED_CLS BPF_PROG_TYPE_SCHED_ACT"
+    " BPF_PROG_TYPE_TRACEPOINT BPF_PROG_TYPE_XDP BPF_PROG_TYPE_PERF_EVENT BPF_PROG_TYPE_CGROUP_SKB"
+    " BPF_PROG_TYPE_CGROUP_SOCK BPF_PROG_TYPE_LWT_IN BPF_PROG_TYPE_LWT_OUT BPF_PROG_TYPE_LWT_XMIT BPF_PROG_TYPE_SOCK_OPS"
+    " BPF_PROG_TYPE_SK_SKB BPF_PROG_TYPE_CGROUP_DEVICE BPF_PROG_TYPE_SK_MSG BPF_PROG_TYPE_RAW_TRACEPOINT"
+    " BPF_PROG_TYPE_CGROUP_SOCK_ADDR BPF_PROG_TYPE_LWT_SEG6LOCAL BPF_PROG_TYPE_LIRC_MODE2 BPF_PROG_TYPE_SK_REUSEPORT"
+    " BPF_PROG_TYPE_FLOW_DISSECTOR BPF_PROG_TYPE_CGROUP_SYSCTL BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE"
+    " BPF_PROG_TYPE_CGROUP_SOCKOPT BPF_PROG_TYPE_TRACING BPF_PROG_TYPE_STRUCT_OPS BPF_PROG_TYPE_EXT BPF_PROG_TYPE_LSM"
+    " BPF_PROG_TYPE_SK_LOOKUP BPF_PROG_TYPE_SYSCALL BPF_PROG_TYPE_NETFILTER"
+)
+_TCP_STATES: Final = (
+    "TCP_ESTABLISHED", "TCP_SYN_SENT", "TCP_SYN_RECV", "TCP_FIN_WAIT1", "TCP_FIN_WAIT2", "TCP_TIME_WAIT", "TCP_CLOSE", "TCP_CLOSE_WAIT",
+    "TCP_LAST_ACK", "TCP_LISTEN", "TCP_CLOSING", "TCP_NEW_SYN_RECV",
+)  # fmt: skip
+"""Of include/net/tcp_states.h, from 1 on."""
 TABLES: Final[Mapping[str, NameTable]] = {
     "access": NameTable("", {
         "read": abi.ACCESS_READ, "write": abi.ACCESS_WRITE, "exec": abi.ACCESS_EXEC, "append": abi.ACCESS_APPEND,
@@ -156,6 +182,8 @@ TABLES: Final[Mapping[str, NameTable]] = {
         "created": abi.ACCESS_CREATED,
     }),
     "bpf_cmd": NameTable("BPF_", _BPF_COMMANDS),
+    "bpf_map_type": NameTable("BPF_MAP_TYPE_", _BPF_MAP_TYPES),
+    "bpf_prog_type": NameTable("BPF_PROG_TYPE_", _BPF_PROG_TYPES),
     "capability": NameTable("CAP_", _CAPABILITIES, index=True),
     "clone": NameTable("CLONE_", _CLONE),
     "errno": NameTable("", {name: number for number, name in errno_module.errorcode.items()}),
@@ -164,6 +192,7 @@ TABLES: Final[Mapping[str, NameTable]] = {
     "io_uring_op": NameTable("", {"override_creds": 1, "sqpoll": 2, "cmd": 3}),
     "mode": NameTable("", _MODES),
     "mount": NameTable("MS_", _MOUNT),
+    "namespace": NameTable("", {name: 1 << bit for bit, name in enumerate(NAMESPACES)}),
     "open": NameTable("O_", _OPEN),
     "port": NameTable("", _PORTS),
     "prot": NameTable("PROT_", {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4, "PROT_SEM": 8}),
@@ -172,6 +201,7 @@ TABLES: Final[Mapping[str, NameTable]] = {
     "ptrace_request": NameTable("PTRACE_", _PTRACE_REQUESTS),
     "signal": NameTable("SIG", _signals()),
     "socktype": NameTable("SOCK_", _SOCKET_TYPES),
+    "tcp_state": NameTable("TCP_", {name: number for number, name in enumerate(_TCP_STATES, 1)}),
 }  # fmt: skip
 
 

@@ -211,6 +211,15 @@ class Read(enum.IntEnum):
     CRED = 16  # struct cred: what events show alone
     USER_NS = 17  # struct user_namespace, in the same way
     SYSCALL = 18  # the number of a system call: sensor.numberN, with bit 31 where it is one of the 32-bit table
+    CAPS = 19  # a pointer to a set of capabilities: sensor.numberN
+    SKB = 20  # struct sk_buff: net.* by the packet's headers; how many bytes it has: sensor.numberN
+    SOCK_WHOLE = 21  # struct sock: what events show alone
+    SOCKET_WHOLE = 22  # struct socket, in the same way
+    SKB_WHOLE = 23  # struct sk_buff, in the same way
+    BPF_ATTR = 24  # union bpf_attr of BPF_PROG_LOAD, in the same way
+    BPF_PROG = 25  # struct bpf_prog, in the same way
+    BPF_MAP = 26  # struct bpf_map, in the same way
+    PERF_EVENT = 27  # struct perf_event, in the same way
 
 
 class ProbeArgument(msgspec.Struct, frozen=True):
@@ -242,7 +251,8 @@ class Probe(msgspec.Struct, frozen=True):
 
     `place`: a function of the kernel; a tracepoint as "subsystem/name". `call`: the function is that of a system call, `place` begins with
     "sys_" and arguments are the caller's. `optional`: where there is no such place, nothing is missed.
-    `result`: what the function returns, a number; of Way.KRETPROBE, whose events are told then, with what was read when it was called.
+    `result`: what the function returns, a number, or with Read.SOCK_WHOLE a socket; of Way.KRETPROBE, whose events are told then, with what
+    was read when it was called.
     Two with the same place and arguments are one, whoever asks for them.
     """
 

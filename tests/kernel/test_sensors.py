@@ -6,8 +6,11 @@ they were given, and kill; the nearest twin is left alone.
 from __future__ import annotations
 
 import base64
+import ctypes
+import os
 import signal
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,72 @@ OPENED = policy(
         "selectors": [selector(on(5, "Equal", "-100"), on(6, "Equal", f"{WORK}/opened"))],
     },
 )  # fmt: skip
+ADMIN = {"operator": "In", "values": ["CAP_SYS_ADMIN"]}
+PRIVILEGES = tuple(
+    policy(
+        name, "kprobes",
+        {
+            "call": "do_truncate", "args": [{"index": 1, "type": "nop"}, {"index": 2, "type": "int64"}],
+            "selectors": [{"matchArgs": [on(2, "Equal", size)], **BY_TOOL, **filter_} for size, filter_ in selectors.items()],
+        },
+    )
+    for name, selectors in (
+        (
+            "namespaces",
+            {
+                "501": {"matchNamespaces": [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}]},
+                "502": {"matchNamespaceChanges": [{"operator": "In", "values": ["Mnt"]}]},
+                "503": {"matchNamespaceChanges": [{"operator": "NotIn", "values": ["Net"]}], "matchActions": SIGKILL},
+            },
+        ),
+        (
+            "privileges",
+            {
+                "511": {"matchCapabilities": [{"type": "Permitted", **ADMIN}]},
+                "512": {"matchCapabilityChanges": [ADMIN]},
+                "513": {"matchCapabilities": [{**ADMIN, "isNamespaceCapability": True}]},
+            },
+        ),
+    )
+)  # fmt: skip
+SETS = policy(
+    "sets", "kprobes",
+    {
+        "call": "cap_capset", "args": arguments({"type": "nop"}, {"type": "nop"}, {"type": "cap_effective"}),
+        "selectors": [{"matchArgs": [on(2, "NotEqual", str(0xFFFFFFFFFFFFFFFF))], **BY_TOOL}],
+    },
+)  # fmt: skip
+STATES = policy(
+    "states", "kprobes",
+    {
+        "call": "tcp_set_state", "args": arguments({"type": "sock"}, {"type": "int"}),
+        "selectors": [selector(on(0, "State", state), on(1, "Equal", "2")) for state in ("TCP_CLOSE", "TCP_LISTEN")],
+    },
+)  # fmt: skip
+PACKETS = policy(
+    "packets", "kprobes",
+    {
+        "call": "ip_output", "args": [{"index": 1, "type": "sock"}, {"index": 2, "type": "skb"}],
+        "selectors": [selector(on(2, "DAddr", "127.0.0.24/30"), on(2, "Protocol", "IPPROTO_UDP"), on(2, "DPort", "9901:9902"))],
+    },
+)  # fmt: skip
+MAPS = [
+    {"call": call, "args": arguments({"type": "bpf_map"}), "ignore": {"callNotFound": True}}
+    for call in ("security_bpf_map_alloc", "security_bpf_map_create")
+]
+LOADS = policy(
+    "loads", "kprobes", {"call": "bpf_check", "args": [{"index": 1, "type": "bpf_attr"}]}, *MAPS,
+    {"call": "bpf_prog_select_runtime", "args": arguments({"type": "bpf_prog"})},
+)  # fmt: skip
+PERF = policy("perf", "kprobes", {"call": "security_perf_event_alloc", "args": arguments({"type": "perf_event"}), "selectors": [MINE]})
+SOCKETS_MADE = policy(
+    "sockets-made", "kprobes",
+    {
+        "call": "sk_alloc", "args": [{"index": 1, "type": "int"}], "return": True, "returnArg": {"index": 0, "type": "sock"},
+        "selectors": [{"matchArgs": [on(1, "Equal", "2")], **BY_TOOL}],
+    },
+)  # fmt: skip
+STRUCTURES = (STATES, PACKETS, LOADS, PERF, SOCKETS_MADE)
 PINS = "/sys/fs/bpf/bpfence-sensors"
 RETURNER = WORK / "returner"
 """The rules about returns are about what this one does."""
@@ -185,7 +254,22 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
     make_work()
     agent = Agent(tmp_path_factory.mktemp("sensors"), "sensors")
     agent.write_policy(SENTINEL.name, SENTINEL.policy())
-    for document in (*POLICIES, DEVICES, CREDS, *CALLS, ENTERED, OPENED, TABLES, MISSING, MADE, CROWD, *RETURNS):
+    for document in (
+        *POLICIES,
+        DEVICES,
+        CREDS,
+        *CALLS,
+        ENTERED,
+        OPENED,
+        TABLES,
+        MISSING,
+        MADE,
+        CROWD,
+        SETS,
+        *STRUCTURES,
+        *PRIVILEGES,
+        *RETURNS,
+    ):
         agent.write_policy(document["metadata"]["name"], document)
     agent.start("--pin-dir", PINS)
     agent.settle()
@@ -444,6 +528,89 @@ def test_any_lsm_hook(sensing: Agent) -> None:
         for name in ("made", "other-made"):
             if (WORK / name).exists():
                 (WORK / name).rmdir()
+
+
+@pytest.mark.parametrize(
+    ("size", "act", "twin", "result", "policy_"),
+    [
+        ("501", ("exec", "TOOL", "in-mount-ns"), ("exec", "TOOL"), "ok", "namespaces"),
+        ("502", ("exec", "TOOL", "in-mount-ns"), ("in-mount-ns", "exec", "TOOL"), "ok", "namespaces"),
+        ("503", ("exec", "TOOL", "in-mount-ns"), ("in-mount-ns", "exec", "TOOL"), "killed", "namespaces"),
+        ("511", ("exec", "TOOL"), ("exec", "TOOL", "as", "1234"), "ok", "privileges"),
+        ("512", ("exec", "TOOL", "as", "1234"), ("as", "1234", "exec", "TOOL"), "ok", "privileges"),
+        ("513", ("exec", "TOOL", "in-user-ns"), ("exec", "TOOL"), "ok", "privileges"),
+    ],
+)
+def test_namespaces_and_capabilities(
+    sensing: Agent, size: str, act: tuple[str, ...], twin: tuple[str, ...], result: str, policy_: str
+) -> None:
+    """What a process has, and what it has other than when its program was executed."""
+    (WORK / "file").chmod(0o666)
+    acts = [[str(WORK / "tool") if word == "TOOL" else word for word in words] for words in (act, twin)]
+    told = [about(acted(sensing, *words, "truncate", str(WORK / "file"), size), policy_) for words in acts]
+    expected = (policy_, [{"long_arg": size}], "kill" if result == "killed" else "observe")
+    assert told == [(result, [expected]), ("ok", [])]
+
+
+def test_a_set_of_capabilities(sensing: Agent) -> None:
+    result, told = about(acted(sensing, "exec", str(WORK / "tool"), "without-cap", "21", "ok"), "sets")
+    assert (result, len(told)) == ("ok", 1)
+    bits = int(told[0][1][0]["cap_effective_arg"], 16)
+    assert (bits >> 21 & 1, bits >> 20 & 1) == (0, 1)
+    assert about(acted(sensing, "exec", str(WORK / "twin"), "without-cap", "21", "ok"), "sets") == ("ok", [])
+
+
+def test_the_state_of_a_socket(sensing: Agent) -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        result, told = about(acted(sensing, "connect", "127.0.0.9", str(listener.getsockname()[1])), "states")
+    assert (result, [(arguments_[0]["sock_arg"]["state"], arguments_[1]) for _, arguments_, _ in told]) == (
+        "ok",
+        [("TCP_CLOSE", {"int_arg": 2})],
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "seen"), [("127.0.0.25", "9902", True), ("127.0.0.25", "9903", False), ("127.0.0.28", "9902", False)]
+)
+def test_a_packet_beside_its_socket(sensing: Agent, address: str, port: str, seen: bool) -> None:
+    result, told = about(acted(sensing, "udp-send", address, port), "packets")
+    assert (result, len(told)) == ("ok", int(seen))
+    for _, (sock, packet), _ in told:
+        assert sock["sock_arg"].items() >= {"family": "AF_INET", "type": "SOCK_DGRAM", "protocol": "IPPROTO_UDP"}.items()
+        expected = {"family": "AF_INET", "protocol": "IPPROTO_UDP", "proto": 17, "daddr": address, "dport": int(port), "len": 29}
+        assert packet["skb_arg"].items() >= expected.items()
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    return int(ctypes.CDLL(None, use_errno=True).syscall(321, command, attributes, len(attributes)))
+
+
+def test_programs_and_maps_of_bpf(sensing: Agent) -> None:
+    made = bpf(0, struct.pack("<7I16s", 2, 4, 8, 3, 0, 0, 0, b"sensed_map"))
+    instructions = ctypes.create_string_buffer(bytes.fromhex("b700000000000000") + bytes.fromhex("9500000000000000"))
+    licence = ctypes.create_string_buffer(b"GPL")
+    loaded = bpf(5, struct.pack("<2I2Q2IQ2I16s", 1, 2, ctypes.addressof(instructions), ctypes.addressof(licence), 0, 0, 0, 0, 0, b"sensed"))
+    assert min(made, loaded) >= 0
+    os.close(made)
+    os.close(loaded)
+    told = [line["dialect.tetragon.args"][0] for line in sensing.settle() if line.get("policy") == "loads"]
+    program = {"ProgType": "BPF_PROG_TYPE_SOCKET_FILTER", "InsnCnt": 2, "ProgName": "sensed"}
+    array = {"MapType": "BPF_MAP_TYPE_ARRAY", "KeySize": 4, "ValueSize": 8, "MaxEntries": 3, "MapName": "sensed_map"}
+    assert told == [{"bpf_map_arg": array}, {"bpf_attr_arg": program}, {"bpf_prog_arg": program}]
+
+
+def test_an_event_of_perf(sensing: Agent) -> None:
+    assert about(acted(sensing, "perf"), "perf") == ("ok", [("perf", [{"perf_event_arg": {"Type": "PERF_TYPE_SOFTWARE"}}], "observe")])
+    assert about(acted(sensing, "exec", str(WORK / "twin"), "perf"), "perf") == ("ok", [])
+
+
+def test_a_socket_that_is_returned(sensing: Agent) -> None:
+    assert run_act(("exec", str(WORK / "tool"), "udp-send", "127.0.0.9", "9901"), CGROUP_ROOT).result == "ok"
+    [line] = [line for line in sensing.settle() if line.get("policy") == "sockets-made"]
+    assert (line["dialect.tetragon.args"], line["dialect.tetragon.return.sock_arg.family"]) == ([{"int_arg": 2}], "AF_INET")
+    assert about(acted(sensing, "exec", str(WORK / "twin"), "udp-send", "127.0.0.9", "9901"), "sockets-made") == ("ok", [])
 
 
 def test_a_function_that_is_not_there_is_told(sensing: Agent) -> None:

@@ -41,7 +41,10 @@ PATH_SLOTS: Final = (abi.STR_PROCESS_CWD, abi.STR_TARGET_EXE, abi.STR_NET_UNIX_P
 ARGUMENT_SLOTS: Final = (abi.STR_PROCESS_ARGS, abi.STR_PARENT_ARGS)
 LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS)
 """Texts that are asked for last: a path, or what else an event brings, has decided most events by then."""
-LOOKED_UP: Final = (abi.NUM_PROCESS_CAPS, abi.NUM_TTY, abi.NUM_EXE_FLAGS)
+LOOKED_UP: Final = (
+    abi.NUM_PROCESS_CAPS, abi.NUM_CAPS_PERMITTED, abi.NUM_CAPS_INHERITABLE, abi.NUM_TTY, abi.NUM_EXE_FLAGS,
+    *range(abi.NUM_NS_UTS, abi.NUM_CAPS_INHERITABLE_CHANGED + 1),
+)  # fmt: skip
 """Numbers that no hook brings."""
 
 

@@ -94,6 +94,7 @@ _PROCESS_STRINGS: Final = tuple(
 
 _PROCESS_NUMBERS: Final = (
     *(slot for slot in range(abi.NUM_CALL)), *(slot for slot in range(abi.ABI_NUM_WIDE, abi.NUM_CALL_ARG0)),
+    *range(abi.NUM_NS_UTS, abi.NUM_CAPS_INHERITABLE_CHANGED + 1),
 )  # fmt: skip
 """Slots that are about the acting process, by the order of bpf/abi.h."""
 _SUBJECT_STRINGS: Final = (*(slot.slot for slot in _PROCESS_STRINGS), abi.STR_PARENT_EXE, abi.STR_ANCESTORS)

@@ -24,7 +24,7 @@ _ESCAPED: Final = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 _OCTAL: Final = {"file.mode"}
 SIGNED_FIELDS: Final = {"call.result", "file.dirfd"}
 """Of numbers of sensors only the language of a policy knows whether they have a sign."""
-_HEXADECIMAL: Final = {"process.caps"}
+_HEXADECIMAL: Final = {f"process.{changed}{kind}caps" for changed in ("", "changed_") for kind in ("", "permitted_", "inheritable_")}
 TEXT_OF_NUMBERS: Final = _OCTAL | _HEXADECIMAL
 """Fields whose numbers are shown as text."""
 _TRUTH: Final = {True: "true", False: "false"}

@@ -109,7 +109,11 @@ def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
     for number in late[:1]:  # the other room has what was read before
         size[number] = abi.SENSOR_ROOM_NEW_PATH
     result = _sized(probe.result) if probe.result is not None else 0
-    return abi.SENSOR_STRUCT.pack(flags, *at, bytes(read), bytes(size), result, bytes(3))
+    whole = probe.result is not None and probe.result.read is Read.SOCK_WHOLE
+    if whole and len(probe.arguments) == abi.SENSOR_ARGS:
+        raise KernelError(f"{described(probe)}: besides {abi.SENSOR_ARGS} arguments no structure is read", missing="room for arguments")
+    returned = (int(Read.SOCK_WHOLE), len(probe.arguments)) if whole else (0, 0)
+    return abi.SENSOR_STRUCT.pack(flags, *at, bytes(read), bytes(size), result, *returned, 0)
 
 
 def _sized(argument: ProbeArgument) -> int:

@@ -37,7 +37,7 @@ def kprobe(*arguments: ProbeArgument, call: bool = False, optional: bool = False
 
 def unpacked(probe: Probe) -> tuple[int, list[int], list[int], list[int]]:
     """Flags, places, kinds and sizes."""
-    flags, *at, read, size, _, _ = abi.SENSOR_STRUCT.unpack(descriptor(probe, FIELDS))
+    flags, *at, read, size, _, _, _, _ = abi.SENSOR_STRUCT.unpack(descriptor(probe, FIELDS))
     return flags, at, list(read), list(size)
 
 
@@ -276,11 +276,19 @@ def test_what_is_read_at_the_return() -> None:
     """Its room is that which nothing that was read before is in."""
     late, text = ProbeArgument(1, Read.BYTES, length=2, at_return=True), ProbeArgument(0, Read.TEXT)
     probe = Probe(Way.KRETPROBE, "f", (late, text), result=ProbeArgument(0, Read.NUMBER, 4, signed=True))
-    _, *at, read, size, result, _ = abi.SENSOR_STRUCT.unpack(descriptor(probe))
+    _, *at, read, size, result, _, _, _ = abi.SENSOR_STRUCT.unpack(descriptor(probe))
     assert at[:2] == [1 | 2 << abi.SENSOR_LENGTH_SHIFT | abi.SENSOR_AT_RETURN, 0]
     assert (list(read[:2]), list(size[:2])) == ([abi.SENSOR_BYTES, abi.SENSOR_TEXT], [abi.SENSOR_ROOM_NEW_PATH, abi.SENSOR_ROOM_NEW_PATH])
     assert result == 4 | abi.SENSOR_SIGNED
-    assert abi.SENSOR_STRUCT.unpack(descriptor(kprobe(text)))[-2] == 0
+    assert abi.SENSOR_STRUCT.unpack(descriptor(kprobe(text)))[-4:] == (0, 0, 0, 0)
+
+
+def test_a_socket_that_is_returned_has_the_place_behind_the_arguments() -> None:
+    probe = Probe(Way.KRETPROBE, "f", (ProbeArgument(1, Read.NUMBER),), result=ProbeArgument(0, Read.SOCK_WHOLE))
+    assert abi.SENSOR_STRUCT.unpack(descriptor(probe))[-4:] == (8, abi.SENSOR_SOCK_WHOLE, 1, 0)
+    full = tuple(ProbeArgument(index, Read.NUMBER) for index in range(5))
+    with pytest.raises(KernelError, match="besides 5 arguments"):
+        descriptor(Probe(Way.KRETPROBE, "f", full, result=probe.result))
 
 
 @pytest.mark.parametrize(("program", "config"), [("sensor_return", 1), ("sensor_entry", 0), ("sensor_kprobe", 0)])

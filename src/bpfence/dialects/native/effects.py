@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from bpfence import abi, names
 from bpfence.conditions.links import Resolution, widen
 from bpfence.evaluate import holds
+from bpfence.fields import NAMESPACES
 from bpfence.policy import Action, And, Atom, Condition, Event, Not, Op, Or, Policy, Rule, atoms
 
 # ---- fields that exclude each other ----
@@ -142,6 +143,13 @@ def _subject(exe: str, args: str, cgroup: str, pid: int, *ancestors: str) -> dic
         "process.gid": 0,
         "process.cwd": "/",
         "process.caps": _ALL_CAPABILITIES,
+        "process.permitted_caps": _ALL_CAPABILITIES,
+        "process.inheritable_caps": 0,
+        "process.ns.host": (1 << len(NAMESPACES)) - 1,
+        "process.ns.changed": 0,
+        "process.changed_caps": 0,
+        "process.changed_permitted_caps": 0,
+        "process.changed_inheritable_caps": 0,
         "process.tty": 0,
         "process.ancestors.exe": ancestors,
         "process.ancestors.name": tuple(ancestor.rpartition("/")[2] for ancestor in ancestors),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
+import socket
 import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +41,12 @@ _FILE_MEMBERS: Final = {"file": "file_arg", "fd": "file_arg", "path": "path_arg"
 MAX_TOLD: Final = 4096
 """Events that are remembered for rate limits."""
 _IDS: Final = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
+_SOCKET_TYPES: Final = frozenset(("sock", "socket", "skb"))
+_BPF_MEMBERS: Final = {"bpf_attr": "bpf_attr_arg", "bpf_prog": "bpf_prog_arg", "bpf_map": "bpf_map_arg"}
+_PERF_TYPES: Final = (
+    "PERF_TYPE_HARDWARE", "PERF_TYPE_SOFTWARE", "PERF_TYPE_TRACEPOINT", "PERF_TYPE_HW_CACHE", "PERF_TYPE_RAW", "PERF_TYPE_BREAKPOINT",
+)  # fmt: skip
+"""Of include/uapi/linux/perf_event.h; others are numbers of sources that a kernel gives as they come."""
 _SECURE_BITS: Final = (
     "SecBitNoRoot", "SecBitNoRootLocked", "SecBitNoSetUidFixup", "SecBitNoSetUidFixupLocked", "SecBitKeepCaps", "SecBitKeepCapsLocked",
     "SecBitNoCapAmbientRaise", "SecBitNoCapAmbientRaiseLocked",
@@ -93,6 +101,9 @@ def _value(seen: Observation, shown: Shown) -> dict[str, Any]:
             return _of_text(seen, shown)
         case Reads.WHOLE:
             return _structure(seen, shown)
+        case Reads.SOCK if shown.type == "skb":
+            length = _number(seen.own(shown.field))
+            return {"skb_arg": _of_packet({"len": length} if length is not None else {}, _both_sides(seen))}
         case Reads.SOCK:
             return {"sock_arg": _both_sides(seen)}
         case Reads.SOCKET:
@@ -155,7 +166,61 @@ def _structure(seen: Observation, shown: Shown) -> dict[str, Any]:
     if shown.type == "user_namespace" and data is not None and len(data) == abi.SENSOR_USER_NS_SIZE:
         level, uid, gid, inum = abi.SENSOR_USER_NS_STRUCT.unpack(data)
         return {"user_ns_arg": {"level": level, "uid": uid, "gid": gid, "ns": {"inum": inum}}}
+    if shown.type in _SOCKET_TYPES and data is not None and len(data) == abi.SENSOR_SOCK_SIZE:
+        return _whole_socket(shown.type, data)
+    if shown.type in _BPF_MEMBERS and data is not None and len(data) == abi.SENSOR_BPF_SIZE:
+        return _of_bpf(shown.type, data)
+    if shown.type == "perf_event" and data is not None and len(data) == abi.SENSOR_PERF_SIZE:
+        config, offset, type_, _, function = abi.SENSOR_PERF_STRUCT.unpack(data)
+        kind = _PERF_TYPES[type_] if type_ < len(_PERF_TYPES) else str(type_)
+        made = {"KprobeFunc": _ended(function), "Type": kind, "Config": str(config), "ProbeOffset": str(offset)}
+        return {"perf_event_arg": {key: value for key, value in made.items() if value not in ("", "0")}}
     return {}
+
+
+def _ended(text: bytes) -> str:
+    """What stands before the first NUL."""
+    return escape(text.partition(b"\0")[0])
+
+
+def _of_bpf(kind: str, data: bytes) -> dict[str, Any]:
+    """A program or a map of BPF."""
+    type_, size, value_size, max_entries, name = abi.SENSOR_BPF_STRUCT.unpack(data)
+    if kind == "bpf_map":
+        sizes = {"KeySize": size, "ValueSize": value_size, "MaxEntries": max_entries}
+        return {"bpf_map_arg": {"MapType": names.name("bpf_map_type", type_) or str(type_), **sizes, "MapName": _ended(name)}}
+    told = {"ProgType": names.name("bpf_prog_type", type_) or str(type_), "InsnCnt": size, "ProgName": _ended(name)}
+    return {_BPF_MEMBERS[kind]: told}
+
+
+def _whole_socket(kind: str, data: bytes) -> dict[str, Any]:
+    """A socket or a packet that conditions are not about, as the others are shown."""
+    family, type_, protocol, state, source_port, destination_port, length, source, destination = abi.SENSOR_SOCK_STRUCT.unpack(data)
+    packet = kind == "skb"
+    if packet and not family:
+        return {"skb_arg": {"len": length}}
+    numbers = [("family", "family", family), ("protocol", "protocol", protocol)]
+    if not packet:
+        numbers += [("type", "socktype", type_), ("state", "tcp_state", state)]
+    made: dict[str, Any] = {member: names.name(table, number) or str(number) for member, table, number in numbers}
+    if family in (socket.AF_INET, socket.AF_INET6):
+        size = 4 if family == socket.AF_INET else 16
+        made |= {"saddr": _ip(source[:size]), "daddr": _ip(destination[:size])}
+        made |= {"sport": source_port, "dport": destination_port} if not packet or source_port or destination_port else {}
+    return {"skb_arg": _of_packet({"len": length}, made)} if packet else {"sock_arg": made}
+
+
+def _ip(address: bytes) -> str:
+    found = ipaddress.ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def _of_packet(made: dict[str, Any], sides: Mapping[str, Any]) -> dict[str, Any]:
+    """A packet; `proto` is the number of its protocol."""
+    made = {**made, **sides}
+    number = names.TABLES["protocol"].numbers.get(str(made.get("protocol")))
+    return made if number is None else {**made, "proto": number}
 
 
 def _capabilities(bits: int) -> list[str]:
@@ -171,6 +236,8 @@ def _integer(type_: str, number: int | None) -> dict[str, Any]:
             return {}
         case "capability":
             return {"capability_arg": {"value": number, "name": names.name("capability", number) or ""}}
+        case "cap_inheritable" | "cap_permitted" | "cap_effective" | "kernel_cap_t":
+            return {f"{type_}_arg": f"{number:016x}"}
         case "syscall64":
             return {"syscall_id": {"id": number & _CALL_NUMBER, "abi": "i386" if number & _COMPAT else "x64"}}
     return _numbered(type_, number)
@@ -193,7 +260,7 @@ def _named(seen: Observation, *wanted: tuple[str, str]) -> dict[str, Any]:
 
 
 def _socket(seen: Observation) -> dict[str, Any]:
-    made = _named(seen, ("family", "family"), ("type", "socktype"), ("protocol", "protocol"))
+    made = _named(seen, ("family", "family"), ("type", "socktype"), ("protocol", "protocol"), ("state", "tcp_state"))
     address, port = seen.own("net.local.ip"), _number(seen.own("net.local.port"))
     if address is not None:
         made["saddr"] = readable(FIELD_BY_NAME["net.local.ip"], address)

@@ -180,6 +180,40 @@ def test_structures_of_sensors() -> None:
     assert told(space) == told(space, {}, {"STR_SENSOR_WHOLE_0": b"x"}) == {}
 
 
+@pytest.mark.parametrize(
+    ("family", "addresses", "expected"),
+    [
+        (2, (b"\x0a\0\0\x01" + bytes(12), b"\x0a\0\0\x02" + bytes(12)), ("AF_INET", "10.0.0.1", "10.0.0.2")),
+        (10, (bytes(15) + b"\x01", bytes(10) + b"\xff\xff\x0a\0\0\x02"), ("AF_INET6", "::1", "10.0.0.2")),
+    ],
+)
+def test_whole_sockets_and_packets(family: int, addresses: tuple[bytes, bytes], expected: tuple[str, str, str]) -> None:
+    name, source, destination = expected
+    whole = {"STR_SENSOR_WHOLE_0": abi.SENSOR_SOCK_STRUCT.pack(family, 1, 6, 10, 80, 81, 60, *addresses)}
+    sides = {"family": name, "protocol": "IPPROTO_TCP", "saddr": source, "daddr": destination, "sport": 80, "dport": 81}
+    made = {**sides, "type": "SOCK_STREAM", "state": "TCP_LISTEN"}
+    assert told(Shown(Reads.WHOLE, "sock", ""), {}, whole) == told(Shown(Reads.WHOLE, "socket", ""), {}, whole) == {"sock_arg": made}
+    assert told(Shown(Reads.WHOLE, "skb", ""), {}, whole) == {"skb_arg": {"len": 60, **sides, "proto": 6}}
+
+
+def test_a_packet_of_nothing_that_is_known_has_a_length() -> None:
+    whole = abi.SENSOR_SOCK_STRUCT.pack(0, 0, 0, 0, 0, 0, 60, bytes(16), bytes(16))
+    assert told(Shown(Reads.WHOLE, "skb", ""), {}, {"STR_SENSOR_WHOLE_0": whole}) == {"skb_arg": {"len": 60}}
+
+
+def test_what_bpf_and_perf_are_given() -> None:
+    data = {"STR_SENSOR_WHOLE_0": abi.SENSOR_BPF_STRUCT.pack(1, 4, 8, 3, b"a\x1b")}
+    program = {"ProgType": "BPF_PROG_TYPE_SOCKET_FILTER", "InsnCnt": 4, "ProgName": "a\\x1b"}
+    assert told(Shown(Reads.WHOLE, "bpf_attr", ""), {}, data) == {"bpf_attr_arg": program}
+    assert told(Shown(Reads.WHOLE, "bpf_prog", ""), {}, data) == {"bpf_prog_arg": program}
+    array = {"MapType": "BPF_MAP_TYPE_HASH", "KeySize": 4, "ValueSize": 8, "MaxEntries": 3, "MapName": "a\\x1b"}
+    assert told(Shown(Reads.WHOLE, "bpf_map", ""), {}, data) == {"bpf_map_arg": array}
+    for kind, name in ((1, "PERF_TYPE_SOFTWARE"), (8, "8")):
+        data = {"STR_SENSOR_WHOLE_0": abi.SENSOR_PERF_STRUCT.pack(7, 16, kind, 0, b"do_exit")}
+        made = {"KprobeFunc": "do_exit", "Type": name, "Config": "7", "ProbeOffset": "16"}
+        assert told(Shown(Reads.WHOLE, "perf_event", ""), {}, data) == {"perf_event_arg": made}
+
+
 def test_tracepoints_have_a_subsystem() -> None:
     made = details(observed("sensor.tracepoint"), sensor(form="process_tracepoint", function="sched/sched_process_exec"))
     assert (made["subsys"], made["event"], "function_name" in made) == ("sched", "sched_process_exec", False)

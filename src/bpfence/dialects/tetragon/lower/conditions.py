@@ -18,9 +18,10 @@ from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.tetragon.lower.hooks import Parameter, Reads
 from bpfence.dialects.tetragon.lower.sensors import NUMBERS
 from bpfence.dialects.tetragon.read import words
-from bpfence.dialects.tetragon.read.checks import integer, number_range
-from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, Pids
-from bpfence.policy import Atom, Condition, Op
+from bpfence.dialects.tetragon.read.checks import HOST, integer, number_range
+from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, NamespaceChanges, Namespaces, Pids
+from bpfence.fields import NAMESPACES
+from bpfence.policy import FALSE, Atom, Condition, Op
 
 U64: Final = 2**64 - 1
 MAX_RANGE: Final = 64
@@ -39,6 +40,9 @@ TEXT_OPS: Final = {
     "Equal": Op.EQUALS, "Prefix": Op.PREFIX, "Postfix": Op.SUFFIX, "SubString": Op.CONTAINS, "SubStringIgnCase": Op.ICONTAINS,
     "In": Op.EQUALS,
 }  # fmt: skip
+_CAPABILITY_SETS: Final = {"Effective": "process.caps", "Permitted": "process.permitted_caps", "Inheritable": "process.inheritable_caps"}
+_WORDS: Final = re.compile(r"(?<=[a-z])([A-Z])")
+"""Where a word begins within a name as PidForChildren."""
 _LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _PLACED: Final = disj((Atom("file.path", Op.PREFIX, "/"), Atom("file.memfd", Op.RANGE, (1, 1))))
 """The file has a path: pipes and sockets have none."""
@@ -183,6 +187,8 @@ def _sock(operator: str, values: tuple[str, ...]) -> Condition:
             field, found = "net.local.port", Atom("net.local.port", Op.RANGE, (0, 1023))
         case "DPortPriv":
             field, found = "net.peer.port", Atom("net.peer.port", Op.RANGE, (0, 1023))
+        case "State":
+            return _named("net.state", "tcp_state", values)
         case _:
             return _socket(operator, values)
     return conj((Atom(field, Op.EXISTS), negation(found))) if denies else found
@@ -312,13 +318,53 @@ def pids(test: Pids) -> Condition:
 
 
 def capabilities(test: Capabilities) -> Condition:
-    """A filter on the effective capabilities: In is true where one of them is there, NotIn where none is."""
-    if test.type != "Effective" or test.is_namespace_capability:
-        what = "isNamespaceCapability" if test.is_namespace_capability else f"the {test.type.lower()} set"
-        raise UnsupportedError(f"{what} is not decided in the kernel yet")
-    table = names.TABLES["capability"].numbers
-    mask = 0
-    for value in test.values:
-        mask |= 1 << table[value]
-    found = Atom("process.caps", Op.ANYBITS, mask)
+    """A filter on a set of capabilities: In is true where one of them is there, NotIn where none is."""
+    found = Atom(_CAPABILITY_SETS[test.type], Op.ANYBITS, _mask("capability", test.values))
+    return conj((negation(found) if test.operator == "NotIn" else found, *_elsewhere(test)))
+
+
+def capability_changes(test: Capabilities) -> Condition:
+    """A filter on what a set of capabilities has got and lost since the program was executed: In is true where one of them is among that,
+    NotIn where others are, and none of them."""
+    field = _CAPABILITY_SETS[test.type].replace("process.", "process.changed_")
+    found = Atom(field, Op.ANYBITS, _mask("capability", test.values))
+    any_ = Atom(field, Op.RANGE, (1, U64))
+    return conj((*((any_, negation(found)) if test.operator == "NotIn" else (found,)), *_elsewhere(test)))
+
+
+def _mask(table: str, values: Iterable[str]) -> int:
+    numbers = names.TABLES[table].numbers
+    bits = {numbers[value] if table == "namespace" else 1 << numbers[value] for value in values}
+    return sum(bits)
+
+
+def _elsewhere(test: Capabilities) -> tuple[Condition, ...]:
+    """Where capabilities are asked for that count in a namespace of users alone: that it is not the host's."""
+    own = negation(Atom("process.ns.host", Op.ANYBITS, _mask("namespace", ("user",))))
+    return (own,) if test.is_namespace_capability else ()
+
+
+def _namespace(name: str) -> str:
+    """A type of namespaces as the model has it."""
+    return _WORDS.sub(r"_\1", name).lower()
+
+
+def namespace_changes(test: NamespaceChanges) -> Condition:
+    """A filter on the namespaces that are others than when the program was executed: In is true where one of these is, NotIn where one is
+    that is none of these."""
+    named = _mask("namespace", map(_namespace, test.values))
+    wanted = _mask("namespace", NAMESPACES) & ~named if test.operator == "NotIn" else named
+    return Atom("process.ns.changed", Op.ANYBITS, wanted) if wanted else FALSE
+
+
+def namespaces(test: Namespaces) -> Condition:
+    """A filter on the namespace of one type that the acting task is in: In is true where it is one of them, NotIn where it is none."""
+    name = _namespace(test.namespace)
+    found = disj(
+        Atom("process.ns.host", Op.ANYBITS, names.TABLES["namespace"].numbers[name])
+        if value == HOST
+        else Atom(f"process.ns.{name}", Op.RANGE, (number, number))
+        for value in test.values
+        if (number := integer(value) or 0) or value == HOST
+    )
     return negation(found) if test.operator == "NotIn" else found

@@ -13,19 +13,30 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
-from bpfence.dialects.tetragon.lower import conditions
+from bpfence.dialects.tetragon.lower import conditions, scopes
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
 from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, known, name_of
 from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, placed, result_of
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import selectors_of
 from bpfence.dialects.tetragon.read.model import Action as WrittenAction
-from bpfence.dialects.tetragon.read.model import Argument, ArgumentTest, Hook, KProbe, LsmHook, Selector, Spec, Tracepoint, TracingPolicy
+from bpfence.dialects.tetragon.read.model import (
+    Argument,
+    ArgumentTest,
+    Hook,
+    KProbe,
+    LsmHook,
+    Selector,
+    Spec,
+    Tracepoint,
+    TracingPolicy,
+)
 from bpfence.documents.report import Report
 from bpfence.errors import Location
-from bpfence.policy import FALSE, Action, Condition, Policy, Probe, Rule, Way
+from bpfence.policy import FALSE, TRUE, Action, Condition, Op, Policy, Probe, Rule, Way, atoms
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
@@ -33,17 +44,15 @@ from bpfence.words import quoted
 LANGUAGE: Final = "tetragon"
 _SEVERITY: Final = {Action.OBSERVE: "info", Action.DENY: "high", Action.KILL: "high"}
 _REFUSED_ACTIONS: Final = {
-    "GetUrl": "bpfence asks no other host on behalf of a policy", "DnsLookup": "bpfence asks no other host on behalf of a policy",
-    "TrackSock": "sockets are not tracked yet", "UntrackSock": "sockets are not tracked yet",
     "NotifyEnforcer": "there are no enforcers yet: use Override on a hook that can refuse",
     "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
 }  # fmt: skip
 _REFUSED_FILTERS: Final = (
-    ("match_data", "matchData"), ("match_parent_binaries", "matchParentBinaries"),
-    ("match_namespaces", "matchNamespaces"), ("match_namespace_changes", "matchNamespaceChanges"),
-    ("match_capability_changes", "matchCapabilityChanges"), ("match_workloads", "matchWorkloads"),
+    ("match_data", "matchData"), ("match_parent_binaries", "matchParentBinaries"), ("match_workloads", "matchWorkloads"),
 )  # fmt: skip
 _SIGKILL: Final = 9
+_DEFAULT_NAMESPACE: Final = "default"
+"""Where objects are that name no namespace."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 """Units of times."""
 _FORMS: Final = {"lsmhooks": "process_lsm", "tracepoints": "process_tracepoint"}
@@ -107,6 +116,7 @@ class _Lowering:
         self.rules: list[Rule] = []
         self.sensors: dict[str, Sensor] = {}
         self.probes: dict[int, Probe] = {}
+        self.scope: Condition = TRUE
 
     def refuse(self, place: Location, what: str, hint: str = "") -> None:
         self.report.add(place, "not-supported", what, hint)
@@ -120,29 +130,36 @@ class _Lowering:
             for name, one in self._listed(hook):
                 self._hook(section, f"{where}{name}", one)
         place = self.policy.metadata.at("name")
+        selects = any(atom.op is Op.SELECTS for atom in atoms(self.scope))
         made = Policy(
             name=self.policy.name,
             severity="info",
+            scope=self.scope,
+            doubt=untold() if selects else FALSE,
             rules=tuple(self.rules),
             probes=tuple(self.probes.values()),
             location=place,
         )
         return Lowered(made, self.sensors)
 
+    def _scope(self, namespace: str) -> Condition:
+        spec = self.spec
+        try:
+            return scopes.scope(spec.pod_selector, spec.container_selector, spec.host_selector, namespace)
+        except scopes.UnselectableError as problem:
+            self.refuse(problem.place, str(problem), problem.hint)
+            return TRUE
+
     def _whole(self) -> None:
         """What is about the whole policy."""
-        if self.policy.kind == kinds.NAMESPACED_KIND:
-            what = f"a {kinds.NAMESPACED_KIND} is read, and its pods cannot be selected yet"
-            self.refuse(self.policy.at("kind"), what, f"write a {kinds.KIND}: it is about all processes of the host")
         spec = self.spec
-        selectors = {
-            "podSelector": spec.pod_selector, "containerSelector": spec.container_selector, "hostSelector": spec.host_selector,
-            "nodeSelector": spec.node_selector,
-        }  # fmt: skip
-        for key, selector in selectors.items():
-            if selector is not None:
-                what = f"{key} is read, and cannot be put in force yet"
-                self.refuse(spec.at(key), what, "leave it out: the policy is about all processes of the host")
+        if spec.node_selector is not None:
+            what = "nodeSelector is read, and cannot be put in force yet"
+            self.refuse(spec.at("nodeSelector"), what, "leave it out: the policy is in force on every node that has it")
+        namespace = ""
+        if self.policy.kind == kinds.NAMESPACED_KIND:
+            namespace = self.policy.metadata.namespace or _DEFAULT_NAMESPACE
+        self.scope = self._scope(namespace)
         if spec.loader:
             self.refuse(spec.at("loader"), "loads of libraries are not reported yet", "leave loader out")
         if spec.enforcers:
@@ -168,7 +185,7 @@ class _Lowering:
         if not isinstance(hook, KProbe | Tracepoint | LsmHook):
             return None
         try:
-            probe, found = placed(hook, returns=returns)
+            probe, found = placed(hook, self._tested(hook), returns=returns)
         except UnreadableError as problem:
             self.refuse(problem.place, str(problem), problem.hint)
             return None
@@ -180,6 +197,10 @@ class _Lowering:
             return None
         self.probes[probe.number] = other if probe.optional else probe  # one that cannot be done without is not optional
         return found
+
+    def _tested(self, hook: Hook) -> set[int]:
+        """The arguments that filters of a hook are about."""
+        return {self._argument(hook, test) for selector in selectors_of(hook, self.spec) for test in selector.match_args}
 
     def _hook(self, section: str, where: str, hook: Hook) -> None:
         selectors = selectors_of(hook, self.spec)
@@ -232,7 +253,8 @@ class _Lowering:
         if hook.data:
             self.refuse(hook.at("data"), "data is read, and cannot be put in force yet", "leave it out")
         if hook.return_arg_action in ("TrackSock", "UntrackSock"):
-            self.refuse(hook.at("returnArgAction"), "sockets are not tracked yet", "leave it out")
+            what = f"action {hook.return_arg_action} has no effect: {words.WITHOUT_EFFECT[hook.return_arg_action]}"
+            self.report.add(hook.at("returnArgAction"), "useless", what, "leave it out", "warning")
         if known(hook) is not None and hook.returns and hook.return_arg is not None and hook.return_arg.kind not in words.INTEGERS:
             self.report.add(hook.return_arg.at("type"), "bad-value", f"{hook.call} returns a number", "write type: int")
 
@@ -279,8 +301,10 @@ class _Lowering:
         for binaries in selector.match_binaries:
             possible = self._possible(binaries.at("values"), binaries.operator, binaries.values)
             parts.append(conditions.binaries(msgspec.structs.replace(binaries, values=possible)))
-        for capabilities in selector.match_capabilities:
-            parts += self._tried(capabilities.place, partial(conditions.capabilities, capabilities))
+        parts += map(conditions.capabilities, selector.match_capabilities)
+        parts += map(conditions.capability_changes, selector.match_capability_changes)
+        parts += map(conditions.namespaces, selector.match_namespaces)
+        parts += map(conditions.namespace_changes, selector.match_namespace_changes)
         for test in selector.match_args:
             parts += self._test(hook, found, test)
         self._together(hook, found, selector)
@@ -423,7 +447,7 @@ class _Lowering:
                 policy=name,
                 name=where,
                 events=(found.event,),
-                condition=condition,
+                condition=conj((self.scope, condition)),
                 action=action,
                 errno=errno,
                 severity=_SEVERITY[action],
@@ -464,6 +488,9 @@ class _Lowering:
         name = one.action
         if name in _REFUSED_ACTIONS:
             self.refuse(one.at("action"), f"action {name} cannot be put in force: {_REFUSED_ACTIONS[name]}")
+        if name in words.WITHOUT_EFFECT and name not in words.OLD_ACTIONS:  # of those `read` tells
+            what = f"action {name} has no effect: {words.WITHOUT_EFFECT[name]}"
+            self.report.add(one.at("action"), "useless", what, "leave it out", "warning")
         if name == "Signal" and one.arg_sig != _SIGKILL:
             self.refuse(one.at("argSig"), "no other signal than 9 (SIGKILL) can be sent yet", "write argSig: 9")
         if name == "Override" and (one.arg_regs or one.arg_new_symbol or one.arg_new_addr or one.arg_new_offset):

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from bpfence.conditions.values import conj
 from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads, function_of
 from bpfence.dialects.tetragon.read import words
+from bpfence.dialects.tetragon.read.checks import MAX_ARGUMENTS
 from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, LsmHook, Tracepoint
 from bpfence.errors import Location
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
@@ -25,14 +26,19 @@ _TEXTS: Final = {
     "string": Read.TEXT, "filename": Read.FILENAME, "module": Read.MODULE, "data_loc": Read.TEXT,
     "net_device": Read.NET_DEVICE, "char_buf": Read.BYTES,
 }  # fmt: skip
-_SOCKETS: Final = {"sock": Read.SOCK, "socket": Read.SOCKET, "sockaddr": Read.SOCKADDR}
-_WHOLE: Final = {"cred": Read.CRED, "user_namespace": Read.USER_NS}
-_OTHER_NUMBERS: Final = {"syscall64": 64, "capability": 32, "bpf_cmd": 32}
+_SOCKETS: Final = {"sock": Read.SOCK, "socket": Read.SOCKET, "skb": Read.SKB, "sockaddr": Read.SOCKADDR}
+_WHOLE: Final = {
+    "cred": Read.CRED, "user_namespace": Read.USER_NS, "bpf_attr": Read.BPF_ATTR, "bpf_prog": Read.BPF_PROG, "bpf_map": Read.BPF_MAP,
+    "perf_event": Read.PERF_EVENT,
+}  # fmt: skip
+_WHOLE_SOCKETS: Final = {"sock": Read.SOCK_WHOLE, "socket": Read.SOCKET_WHOLE, "skb": Read.SKB_WHOLE}
+"""What is shown alone of sockets and packets beside the one that can be tested."""
+_OTHER_NUMBERS: Final = {"syscall64": 64, "capability": 32, "bpf_cmd": 32, **dict.fromkeys(sorted(words.CAPABILITY_SETS), 64)}
 NUMBERS: Final = {**words.INTEGERS, **_OTHER_NUMBERS}
 """Types of numbers that sensors read, and their bits."""
 TYPES: Final = (*NUMBERS, *_FILES, *_TEXTS, *_SOCKETS, *_WHOLE, "nop")
 """Types of arguments that sensors read."""
-IN_RECORDS: Final = (*NUMBERS, "string", "data_loc", "fd", "nop")
+IN_RECORDS: Final = (*words.INTEGERS, "syscall64", "capability", "bpf_cmd", "string", "data_loc", "fd", "nop")
 """Types that a field of a tracepoint's record can have."""
 _MAX_FILES: Final = 2
 _FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]{0,254}")
@@ -61,9 +67,9 @@ def is_call(function: str) -> bool:
     return function.startswith(_CALLS)
 
 
-def placed(hook: KProbe | Tracepoint | LsmHook, *, returns: bool = False) -> Placed:
-    """The sensor of a hook; of one that waits for the return (`returns`) the one that does, or that of the call alone. UnreadableError: an
-    argument cannot be read.
+def placed(hook: KProbe | Tracepoint | LsmHook, tested: Collection[int] = (), *, returns: bool = False) -> Placed:
+    """The sensor of a hook; of one that waits for the return (`returns`) the one that does, or that of the call alone. `tested`: the
+    arguments that filters are about. UnreadableError: an argument cannot be read.
     """
     if isinstance(hook, KProbe) and not _FUNCTION.fullmatch(hook.call):
         hint = "write a function of the kernel; those of calls of 32 bits are not watched yet"
@@ -73,13 +79,14 @@ def placed(hook: KProbe | Tracepoint | LsmHook, *, returns: bool = False) -> Pla
         raise UnreadableError(hook.at("hook"), f"{quoted(hook.hook)} is no name of an LSM hook", hint)
     parameters: dict[int, Parameter] = {}
     arguments = []
+    chosen = _chosen(hook, tested)
     for position, argument in enumerate(hook.args):
         _check(hook, argument, parameters)
         if argument.return_copy and not returns:
             parameters[argument.index] = Parameter(Reads.NOTHING, ())
             arguments.append(ProbeArgument(argument.index, Read.NOTHING))
             continue
-        parameter, read = _argument(argument, position, parameters)
+        parameter, read = _argument(argument, position, parameters, chosen)
         parameters[argument.index] = parameter
         signed = argument.kind in words.SIGNED
         length = argument.size_arg_index - 1 if read is Read.BYTES else 0
@@ -109,15 +116,19 @@ def _result(hook: KProbe) -> ProbeArgument:
         raise UnreadableError(
             argument.place, f"what {hook.call} returns cannot be read yet in this way", "leave out all but index and type"
         )
+    if argument.kind == "sock" and len(hook.args) < MAX_ARGUMENTS:
+        return ProbeArgument(0, Read.SOCK_WHOLE)
     if argument.kind not in words.INTEGERS:
         what = f"what a function returns is not read as {argument.type} yet"
-        raise UnreadableError(argument.at("type"), what, f"types that can be are {', '.join(words.INTEGERS)}")
+        raise UnreadableError(argument.at("type"), what, f"types that can be are {', '.join(words.INTEGERS)}, and sock beside 4 arguments")
     return ProbeArgument(0, Read.NUMBER, words.INTEGERS[argument.kind] // 8, argument.kind in words.SIGNED)
 
 
 def result_of(hook: KProbe) -> Parameter:
     """What a hook returns, as a parameter."""
     kind = hook.return_arg.kind if hook.return_arg is not None else "int"
+    if kind == "sock":
+        return Parameter(Reads.WHOLE, (kind,), len(hook.args))
     return Parameter(Reads.INTEGER, (kind,), field="sensor.result")
 
 
@@ -148,8 +159,14 @@ def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> N
         raise UnreadableError(argument.at("index"), what, f"arguments 0 to {MAX_REGISTER} can be read")
 
 
-def _argument(argument: Argument, position: int, others: Mapping[int, Parameter]) -> tuple[Parameter, Read]:
-    """Where an argument comes to, behind `others`."""
+def _chosen(hook: Hook, tested: Collection[int]) -> int:
+    """The socket, packet or address that conditions can be about: the first that filters test, or the first; -1: none."""
+    found = [argument.index for argument in hook.args if argument.kind in _SOCKETS]
+    return next((index for index in found if index in tested), found[0] if found else -1)
+
+
+def _argument(argument: Argument, position: int, others: Mapping[int, Parameter], chosen: int) -> tuple[Parameter, Read]:
+    """Where an argument comes to, behind `others`. `chosen`: the socket that conditions can be about."""
     kind = argument.kind
     if kind == "nop":
         return Parameter(Reads.NOTHING, ()), Read.NOTHING
@@ -160,13 +177,15 @@ def _argument(argument: Argument, position: int, others: Mapping[int, Parameter]
         field = "file.new_path" if files else "file.path"
         reads = Reads.PLACE if files or kind == "path" else Reads.FILE
         return Parameter(reads, (kind,), field=field), _FILES[kind]
+    if kind in _SOCKETS and argument.index == chosen:
+        return Parameter(Reads.ADDRESS if kind == "sockaddr" else Reads.SOCK, (kind,), field=f"sensor.number{position}"), _SOCKETS[kind]
+    if kind in _WHOLE_SOCKETS:
+        return Parameter(Reads.WHOLE, (kind,), position), _WHOLE_SOCKETS[kind]
     if kind in _SOCKETS:
-        if any(other.reads in (Reads.SOCK, Reads.ADDRESS) for other in others.values()):
-            raise UnreadableError(argument.place, "more than one socket or address is not read at one hook", "leave this one out")
-        return Parameter(Reads.ADDRESS if kind == "sockaddr" else Reads.SOCK, (kind,)), _SOCKETS[kind]
+        raise UnreadableError(argument.place, "an address beside a socket or another address is not read at one hook", "leave this one out")
     if kind in _WHOLE:
         return Parameter(Reads.WHOLE, (kind,), position), _WHOLE[kind]
     if kind in _TEXTS:
         return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), _TEXTS[kind]
-    read = Read.SYSCALL if kind == "syscall64" else Read.NUMBER
+    read = Read.SYSCALL if kind == "syscall64" else Read.CAPS if kind in words.CAPABILITY_SETS else Read.NUMBER
     return Parameter(Reads.INTEGER, (kind,), field=f"sensor.number{position}"), read

@@ -44,7 +44,8 @@ _KEY_OF: Final = {field.name: field.encode_name for field in msgspec.structs.fie
 _RATE: Final = re.compile(r"[0-9]{1,9}[smhSMH]?")
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|[1-9][0-9]*|0)")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_HOST: Final = "host_ns"
+HOST: Final = "host_ns"
+"""A namespace of the host's first process."""
 _TRACEPOINT: Final = re.compile(r"[A-Za-z0-9_]+")
 _RESOLVE: Final = re.compile(r"[A-Za-z_]\w*(\[\d+\])*(\.[A-Za-z_]\w*(\[\d+\])*)*")
 MAX_STEPS: Final = 10
@@ -255,8 +256,8 @@ class Checks:
             self._binaries(binaries)
         for namespace in selector.match_namespaces:
             for value in namespace.values:
-                if value != _HOST and not integer(value):
-                    hint = f"write its inode number, or {_HOST}"
+                if value != HOST and not integer(value):
+                    hint = f"write its inode number, or {HOST}"
                     self._add(namespace.at("values"), "bad-value", f"{quoted(value)} is no namespace", hint)
         for caps in (*selector.match_capabilities, *selector.match_capability_changes):
             for value in caps.values:
@@ -319,7 +320,7 @@ class Checks:
 
     def _action(self, section: str, hook: Hook, action: Action) -> None:
         name = action.action
-        if section == "lsmhooks" and name not in words.LSM_ACTIONS and name not in words.WITHOUT_EFFECT:
+        if section == "lsmhooks" and name not in words.LSM_ACTIONS and name not in words.OLD_ACTIONS:
             hint = f"it can {', '.join(sorted(words.LSM_ACTIONS))}"
             self._add(action.at("action"), "bad-value", f"an LSM hook cannot {name}", hint)
         if section == "lsmhooks" and (action.kernel_stack_trace or action.user_stack_trace):
@@ -339,8 +340,8 @@ class Checks:
                 self.report.add(action.at("argError"), "error-sign", what, hint, "warning")
         if name == "NotifyEnforcer" and not self.spec.enforcers:
             self._add(action.at("action"), "missing-key", "NotifyEnforcer without enforcers", "add spec.enforcers")
-        if name in words.WITHOUT_EFFECT:
-            what = f"action {name} has no effect: descriptors are followed without it"
+        if name in words.OLD_ACTIONS:
+            what = f"action {name} has no effect: {words.WITHOUT_EFFECT[name]}"
             self.report.add(action.at("action"), "useless", what, "leave it out", "warning")
         if action.rate_limit and not _RATE.fullmatch(action.rate_limit):
             self._add(action.at("rateLimit"), "bad-value", f"{quoted(action.rate_limit)} is no time", "write seconds, or 5s, 1m, 2h")
@@ -386,7 +387,7 @@ def _problem(operator: str, kind: str, value: str) -> tuple[str, str]:
         if not value and operator not in ("Equal", "NotEqual"):
             return "is empty, so it says nothing", "write a text"
         return ("", "") if size <= most else (f"has {size} bytes, and {most} are compared", "shorten it")
-    if operator in ("CelExpr", "CapabilitiesGained") or kind in words.CAPABILITY_SETS:
+    if operator in ("CelExpr", "CapabilitiesGained"):
         return ("", "")
     number = integer(value)
     return ("is no number", "write decimal, 0x… or 0…") if number is None else _fits(kind, number, number)
@@ -413,6 +414,6 @@ def _is_network(text: str) -> bool:
 
 def _named(operator: str, value: str) -> tuple[str, str]:
     """Whether a family, protocol or state is a name that there is, or a number."""
-    known = {"Family": names.TABLES["family"].numbers, "Protocol": names.TABLES["protocol"].numbers, "State": words.TCP_STATES}[operator]
+    known = names.TABLES[{"Family": "family", "Protocol": "protocol", "State": "tcp_state"}[operator]].numbers
     fine = value in known or integer(value) is not None
     return ("", "") if fine else (f"is no {operator.lower()}", suggest(value, known, "write its name or number"))

@@ -91,11 +91,6 @@ def operators_of(type_: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-TCP_STATES: Final = (
-    "TCP_ESTABLISHED", "TCP_SYN_SENT", "TCP_SYN_RECV", "TCP_FIN_WAIT1", "TCP_FIN_WAIT2", "TCP_TIME_WAIT", "TCP_CLOSE", "TCP_CLOSE_WAIT",
-    "TCP_LAST_ACK", "TCP_LISTEN", "TCP_CLOSING", "TCP_NEW_SYN_RECV",
-)  # fmt: skip
-"""States of a connection, from 1 on."""
 FILE_TYPES: Final = (
     "sock", "socket", "lnk", "link", "reg", "regular", "blk", "block", "dir", "chr", "char", "fifo", "pipe",
 )  # fmt: skip
@@ -104,11 +99,18 @@ SET_OPERATORS: Final = ("In", "NotIn")
 LABEL_OPERATORS: Final = ("In", "NotIn", "Exists", "DoesNotExist")
 NAMESPACES: Final = ("Uts", "Ipc", "Mnt", "Pid", "PidForChildren", "Net", "Time", "TimeForChildren", "Cgroup", "User")
 CAPABILITY_TYPES: Final = ("Effective", "Inheritable", "Permitted")
-WITHOUT_EFFECT: Final = frozenset(("FollowFD", "UnfollowFD", "CopyFD"))
+OLD_ACTIONS: Final = frozenset(("FollowFD", "UnfollowFD", "CopyFD"))
 """Actions that old policies have, and that do nothing any more."""
+_TO_OTHERS: Final = "bpfence asks no other host on behalf of a policy"
+_TRACKING: Final = "sockets are not tracked: an event tells the process that acts, and a socket with both its sides"
+WITHOUT_EFFECT: Final = {
+    **dict.fromkeys(sorted(OLD_ACTIONS), "descriptors are followed without it"), "GetUrl": _TO_OTHERS, "DnsLookup": _TO_OTHERS,
+    "TrackSock": _TRACKING, "UntrackSock": _TRACKING,
+}  # fmt: skip
+"""Actions that do nothing here, and why. The event is told."""
 ACTIONS: Final = (
     "Post", "NoPost", "Sigkill", "Signal", "Override", "GetUrl", "DnsLookup", "TrackSock", "UntrackSock", "NotifyEnforcer",
-    "CleanupEnforcerNotification", "Set", *sorted(WITHOUT_EFFECT),
+    "CleanupEnforcerNotification", "Set", *sorted(OLD_ACTIONS),
 )  # fmt: skip
 LSM_ACTIONS: Final = frozenset(("Post", "NoPost", "Sigkill", "Signal", "Override"))
 SCOPES: Final = ("thread", "process", "global")

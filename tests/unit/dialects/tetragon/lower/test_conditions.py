@@ -14,8 +14,10 @@ from bpfence import abi
 from bpfence.dialects.tetragon.lower import conditions
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError, argument
 from bpfence.dialects.tetragon.lower.hooks import Parameter, Reads
-from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, Pids
+from bpfence.dialects.tetragon.read import words
+from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, NamespaceChanges, Namespaces, Pids
 from bpfence.evaluate import holds
+from bpfence.fields import NAMESPACES
 from bpfence.policy import Condition
 
 
@@ -151,11 +153,51 @@ def test_processes_and_capabilities() -> None:
     assert not holds(conditions.pids(Pids(operator="NotIn", values=(1, 7))), event)
     assert holds(conditions.capabilities(Capabilities(operator="In", values=("CAP_SYS_ADMIN", "CAP_KILL"))), event)
     assert holds(conditions.capabilities(Capabilities(operator="NotIn", values=("CAP_KILL",))), event)
-    for bad in (
-        Capabilities(operator="In", values=("CAP_KILL",), type="Permitted"),
-        Capabilities(operator="In", values=(), is_namespace_capability=True),
-    ):
-        with pytest.raises(UnsupportedError):
-            conditions.capabilities(bad)
     with pytest.raises(UnsupportedError):
         conditions.pids(Pids(operator="In", values=(1,), follow_forks=True))
+
+
+CAPS = {"Effective": "process.caps", "Permitted": "process.permitted_caps", "Inheritable": "process.inheritable_caps"}
+USER = 1 << NAMESPACES.index("user")
+
+
+@pytest.mark.parametrize("kind", CAPS)
+@pytest.mark.parametrize("changes", [False, True])
+def test_sets_of_capabilities_and_their_changes(kind: str, changes: bool) -> None:
+    kill, admin = 1 << 5, 1 << 21
+    make = conditions.capability_changes if changes else conditions.capabilities
+    field = CAPS[kind].replace("process.", "process.changed_") if changes else CAPS[kind]
+    for bits, in_, not_in in ((0, False, not changes), (kill, True, False), (kill | admin, True, False), (admin, False, True)):
+        for elsewhere, host in ((False, 0), (False, USER), (True, 0), (True, USER)):
+            event = {field: bits, "process.ns.host": host}
+            for operator, passes in (("In", in_), ("NotIn", not_in)):
+                test = Capabilities(operator=operator, values=("CAP_KILL",), type=kind, is_namespace_capability=elsewhere)
+                assert holds(make(test), event) is (passes and not (elsewhere and host)), (test, event)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "passes"),
+    [
+        ("User", ("host_ns",), True),
+        ("User", ("4026531837",), True),
+        ("Mnt", ("host_ns",), False),
+        ("Mnt", ("host_ns", "4026532001"), True),
+        ("PidForChildren", ("1", "4026532000"), True),
+        ("PidForChildren", ("1",), False),
+    ],
+)
+def test_namespaces(name: str, values: tuple[str, ...], passes: bool) -> None:
+    numbers = {"process.ns.user": 4026531837, "process.ns.pid_for_children": 4026532000, "process.ns.mnt": 4026532001}
+    for operator in ("In", "NotIn"):
+        test = Namespaces(namespace=name, operator=operator, values=values)
+        assert holds(conditions.namespaces(test), {"process.ns.host": USER, **numbers}) is (passes == (operator == "In"))
+
+
+def test_changes_of_namespaces() -> None:
+    """NotIn is about a change of any other."""
+    for changed, in_, not_in in ((0, False, False), (USER, True, False), (USER | 1, True, True), (1, False, True)):
+        event = {"process.ns.changed": changed}
+        assert holds(conditions.namespace_changes(NamespaceChanges(operator="In", values=("User",))), event) is in_
+        assert holds(conditions.namespace_changes(NamespaceChanges(operator="NotIn", values=("User",))), event) is not_in
+    nothing = NamespaceChanges(operator="NotIn", values=words.NAMESPACES)
+    assert not holds(conditions.namespace_changes(nothing), {"process.ns.changed": 2 ** len(NAMESPACES) - 1})

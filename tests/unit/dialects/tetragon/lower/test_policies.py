@@ -191,20 +191,30 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"loader": True}, '"loader": true'),
     ({"tracepoints": [{"subsystem": "s", "event": "e", "raw": True}]}, '"raw": true'),
     ({"uprobes": [{"path": "/bin/x", "symbols": ["main"]}]}, "{"),
-    ({"kprobes": [kprobe()], "podSelector": {"matchLabels": {"a": "b"}}}, '"podSelector": {'),
+    ({"kprobes": [kprobe()], "nodeSelector": {"matchLabels": {"a": "b"}}}, '"nodeSelector": {'),
+    ({"kprobes": [kprobe()], "containerSelector": {"matchLabels": {"repo": "b"}}}, "{"),
     ({"kprobes": [kprobe()], "enforcers": [{"calls": ["x"]}]}, '"enforcers": ['),
     ({"kprobes": [kprobe(args=[FILE, {"index": 2, "type": "int"}])]}, "{"),
     ({"kprobes": [kprobe(args=[{**FILE, "resolve": "f_inode"}])]}, "{"),
-    ({"kprobes": [kprobe({"matchNamespaces": [{"namespace": "Pid", "operator": "In", "values": ["host_ns"]}]})]}, '"matchNamespaces": ['),
     ({"kprobes": [kprobe({"matchWorkloads": {}})]}, '"matchWorkloads": {'),
     ({"kprobes": [kprobe({"matchParentBinaries": [{"operator": "In", "values": ["/a"]}]})]}, '"matchParentBinaries": ['),
     ({"kprobes": [kprobe(act("Post", kernelStackTrace=True))]}, '"kernelStackTrace": true'),
     ({"kprobes": [kprobe(act("Signal", argSig=15))]}, '"argSig": 15'),
     ({"kprobes": [kprobe(act("Override"))]}, "{"),
-    ({"kprobes": [kprobe(act("GetUrl", argUrl="http://x"))]}, '"action": "GetUrl"'),
     ({"kprobes": [kprobe(call="security_mmap_file", args=MMAP)]}, "{"),
     ({"kprobes": [kprobe(FLAGS, call="security_mmap_file", args=MMAP)]}, "{"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "action",
+    [act("GetUrl", argUrl="http://x"), act("DnsLookup", argFqdn="x.example"), act("TrackSock", argSock=0), act("UntrackSock", argSock=0)],
+)
+def test_actions_without_effect_are_told_and_the_event_as_well(action: dict[str, Any]) -> None:
+    inet = {"matchArgs": [{"index": 0, "operator": "Family", "values": ["AF_INET"]}]}
+    found, told = lowered(kprobes=[kprobe({**inet, **action}, call="tcp_close", args=[{"index": 0, "type": "sock"}])])
+    assert [(one.code, one.severity) for one in told] == [("useless", "warning")]
+    assert [rule.action for rule in found.policy.rules] == [Action.OBSERVE]
 
 
 @pytest.mark.parametrize(("spec", "written"), REFUSED)
@@ -232,20 +242,31 @@ def test_arguments_of_another_kind(hook: dict[str, Any], code: str) -> None:
 
 WHOLE = {
     "policylibrary__modules.yaml",
+    "policylibrary__privileges__privileges-raise.yaml",
     "policylibrary__privileges__privileges-setuid-root.yaml",
+    "tracingpolicy__bpf.yaml",
+    "tracingpolicy__datagram-with-selectors.yaml",
     "tracingpolicy__dev_hard_start_xmit.yaml",
+    "tracingpolicy__fd_install_cap_changes.yaml",
+    "tracingpolicy__fd_install_caps.yaml",
     "tracingpolicy__hardlink-observe.yaml",
     "tracingpolicy__host-changes__monitor-kernel-modules.yaml",
     "tracingpolicy__list-syscalls-tracepoint.yaml",
     "tracingpolicy__list-syscalls.yaml",
+    "tracingpolicy__open_geturl.yaml",
     "tracingpolicy__openat_write.yaml",
+    "tracingpolicy__process-credentials__creds-capability-usage.yaml",
+    "tracingpolicy__process-credentials__process-creds-changed.yaml",
+    "tracingpolicy__process-credentials__process-creds-installed.yaml",
     "tracingpolicy__process-exec__process-exec-elf-begin.yaml",
     "tracingpolicy__raw_syscalls.yaml",
     "tracingpolicy__sandbox__linux-namespaces__kill_unprivileged_user_namespace.yaml",
+    "tracingpolicy__sandbox__linux-namespaces__kill_unprivileged_user_namespace_in_pid_namespace.yaml",
     "tracingpolicy__security-socket-connect-block-others.yaml",
     "tracingpolicy__security-socket-connect.yaml",
     "tracingpolicy__symlink-observe.yaml",
     "tracingpolicy__sys_setuid.yaml",
+    "tracingpolicy__tcp-accept.yaml",
     "tracingpolicy__tcp-connect-only-private-addrs.yaml",
     "tracingpolicy__tcp-connect-with-selectors.yaml",
     "tracingpolicy__tty_54.yaml",

@@ -272,7 +272,7 @@ def test_a_buffer_is_read_at_the_return() -> None:
     assert [(one.code, one.location.line > 1) for one in told] == [("not-supported", True)]
 
 
-@pytest.mark.parametrize("kind", ["file", "string", "sock", "syscall64"])
+@pytest.mark.parametrize("kind", ["file", "string", "socket", "syscall64"])
 def test_what_cannot_be_read_of_a_return_is_refused_where_it_stands(kind: str) -> None:
     _, told = lowered(kprobes=[hook(**{**RETURNS, "returnArg": {"index": 0, "type": kind}})])
     assert [(one.code, "returns is not read as" in one.message) for one in told] == [("not-supported", True)]
@@ -291,10 +291,10 @@ def test_functions_of_system_calls() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([{"index": 0, "type": "skb"}], "type skb is not read"),
+        ([{"index": 0, "type": "iov_iter"}], "type iov_iter is not read"),
         ([{"index": 0, "type": "int"}, {"index": 0, "type": "int"}], "argument 0 is read twice"),
         ([{"index": 0, "type": "file"}, {"index": 1, "type": "path"}, {"index": 2, "type": "fd"}], "more than 2 files"),
-        ([{"index": 0, "type": "sock"}, {"index": 1, "type": "sockaddr"}], "more than one socket or address"),
+        ([{"index": 0, "type": "sock"}, {"index": 1, "type": "sockaddr"}], "an address beside a socket"),
         ([{"index": 0, "type": "file", "resolve": "f_inode"}], "cannot be read yet in this way"),
         ([{"index": 0, "type": "string", "sizeArgIndex": 2}], "cannot be read yet in this way"),
         ([{"index": 0, "type": "char_buf", "sizeArgIndex": 2, "maxData": True}], "cannot be read yet in this way"),
@@ -354,3 +354,41 @@ def test_a_sensor_on_an_lsm_hook_refuses_nothing() -> None:
     assert [one.code for one in told] == ["not-supported"]
     native, told = lowered(lsmhooks=[{"hook": "file_open", "args": [{"index": 0}], "selectors": [override]}])
     assert (told, native.policy.probes) == ([], ())
+
+
+PAIR = [{"index": 1, "type": "sock"}, {"index": 2, "type": "skb"}]
+
+
+@pytest.mark.parametrize(("tested", "reads"), [((), ("sock", "structure")), ((1,), ("sock", "structure")), ((2,), ("structure", "sock"))])
+def test_of_a_socket_and_a_packet_the_one_that_is_tested_has_fields(tested: tuple[int, ...], reads: tuple[str, str]) -> None:
+    tests = {"matchArgs": [{"index": index, "operator": "DPort", "values": ["80"]} for index in tested]}
+    found, told = lowered(kprobes=[{"call": "ip_output", "syscall": False, "args": PAIR, "selectors": [tests]}])
+    assert told == []
+    [sensor] = found.sensors.values()
+    assert tuple(shown.reads.value for shown in sensor.arguments) == reads
+
+
+def test_a_socket_and_a_packet_are_not_both_tested() -> None:
+    tests = {"matchArgs": [{"index": index, "operator": "DPort", "values": ["80"]} for index in (1, 2)]}
+    _, told = lowered(kprobes=[{"call": "ip_output", "syscall": False, "args": PAIR, "selectors": [tests]}])
+    assert [(one.code, "can be shown, and not tested" in one.message) for one in told] == [("not-supported", True)]
+
+
+def test_states_of_sockets() -> None:
+    tests = {"matchArgs": [{"index": 0, "operator": "State", "values": ["TCP_SYN_RECV", "10"]}]}
+    found, told = lowered(kprobes=[hook(tests, types=("sock",))])
+    assert told == []
+    for state in range(1, 13):
+        assert (decided(found, net__state=state) is Action.OBSERVE) == (state in (3, 10))
+    assert decided(found) is Action.NONE
+
+
+def test_a_returned_socket_is_shown_and_not_tested() -> None:
+    returns = {**RETURNS, "returnArg": {"index": 0, "type": "sock"}}
+    found, told = lowered(kprobes=[hook(**returns)])
+    assert told == []
+    [sensor] = found.sensors.values()
+    assert sensor.result is not None
+    assert (sensor.result.reads.value, sensor.result.type) == ("structure", "sock")
+    _, told = lowered(kprobes=[hook({"matchReturnArgs": [{"index": 0, "operator": "Family", "values": ["AF_INET"]}]}, **returns)])
+    assert [one.code for one in told] == ["not-supported"]
