@@ -5,9 +5,11 @@ leaves the nearest twin alone. In both forms: bpfence's own, and that of Tetrago
 
 from __future__ import annotations
 
+import grp
 import json
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +17,14 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.cases import PLAYGROUND, TRIGGER
+from bpfence.dialects.tetragon import wire
+from tests.kernel.cases import PLAYGROUND, TRIGGER, write_yaml
 from tests.kernel.harness import ALERT_SECONDS, CGROUP_ROOT, SENTINEL, Agent, Playground, go_out, make_files, run_act
+from tests.unit.services.client import Client
 
 WORK = PLAYGROUND / "tetragon"
+SOCKET = Path("/run/bpfence-tetragon/tetragon.sock")
+GROUP = "daemon"
 FILE, INT, UINT, PATH, BINPRM = ({"type": name} for name in ("file", "int", "uint32", "path", "linux_binprm"))
 RETURNS = {"return": True, "returnArg": {"index": 0, "type": "int"}, "returnArgAction": "Post"}
 OVERRIDE = [{"action": "Override", "argError": -1}]
@@ -110,7 +116,8 @@ class Tracing:
         for document in (MONITORING, GUARD, LSM, NETWORK, MODULES):
             self.agent.write_policy(document["metadata"]["name"], document)
         with self.export.open("wb") as file:
-            self.agent.start("--format", "tetragon", "--pin-dir", "/sys/fs/bpf/bpfence-tetragon", stdout=file.fileno())
+            more = ("--pin-dir", "/sys/fs/bpf/bpfence-tetragon", "--tetragon-socket", str(SOCKET), "--tetragon-group", GROUP)
+            self.agent.start("--format", "tetragon", *more, stdout=file.fileno())
         self.agent.settle()
 
     def act(self, *words: str) -> tuple[str, list[dict[str, Any]]]:
@@ -239,6 +246,39 @@ def test_modules(tracing: Tracing) -> None:
     file, what = lines[0]["dialect.tetragon.args"]
     assert (file["file_arg"]["path"], what) == (f"{WORK}/rootkit.ko", {"int_arg": 2})
     assert tracing.act("finit-module", str(WORK / "honest.ko")) == ("ok", [])
+
+
+def test_a_client_of_tetragon_adds_a_policy_listens_and_takes_it_away(tracing: Tracing) -> None:
+    """The agent has given up its privileges when it makes the socket, and enforces what is added in the next act."""
+    found = SOCKET.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o660, grp.getgrnam(GROUP).gr_gid)
+    added = policy(
+        "added",
+        "kprobes",
+        {
+            "call": "security_path_truncate", "args": arguments(PATH),
+            "selectors": [{"matchArgs": [on(0, "Equal", f"{WORK}/added")], "matchActions": OVERRIDE}],
+        },
+    )  # fmt: skip
+    (WORK / "added").write_bytes(b"x" * 8192)
+    client = Client(SOCKET)
+    assert set(client.listed()) == {"file-monitoring", "guard", "programs", "network", "modules"}
+    assert tracing.act("truncate", str(WORK / "added"), "8192") == ("ok", [])
+    client.call("AddTracingPolicy", yaml=write_yaml(added))
+    assert client.listed()["added"].state == wire.ENUMS["TracingPolicyState"]["TP_STATE_ENABLED"]
+    with client.listening(allow_list=[{"policy_names": ["added"]}], deny_list=[{"binary_regex": ["python"]}]) as stream:
+        result, lines = tracing.act("truncate", str(WORK / "added"), "0")
+        assert (result, told(lines)) == ("EPERM", [("added", "security_path_truncate", "deny")])
+        event = next(stream).process_kprobe
+    assert event.process.binary == str(TRIGGER)
+    assert event.args[0].path_arg.path == f"{WORK}/added"
+    assert event.action == wire.ENUMS["KprobeAction"]["KPROBE_ACTION_OVERRIDE"]
+    client.call("ConfigureTracingPolicy", name="added", mode=wire.ENUMS["TracingPolicyMode"]["TP_MODE_MONITOR"])
+    result, lines = tracing.act("truncate", str(WORK / "added"), "8192")
+    assert (result, told(lines)) == ("ok", [("added", "security_path_truncate", "observe")])
+    client.call("DeleteTracingPolicy", name="added")
+    assert tracing.act("truncate", str(WORK / "added"), "8192") == ("ok", [])
+    assert client.refused("DeleteTracingPolicy", name="guard")[0] == "FAILED_PRECONDITION"
 
 
 def test_monitor_mode_after_a_reload(tracing: Tracing) -> None:

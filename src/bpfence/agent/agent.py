@@ -106,7 +106,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `pin_dir` None: enforcement ends with the agent. `scope` is and-ed to every rule. `keep`: what is pinned outlives a stop.
     `starts_command`: the caller starts a command and puts on it the seccomp filters that policies carry; without, that is reported.
     `options`: of policy languages, by their names. `record`: where events that user space was asked to confirm are appended.
-    `drop_privileges` False: nothing is given up after the start.
+    `drop_privileges` False: nothing is given up after the start. `listens`: the feed makes a socket after the start.
     """
 
     policies: tuple[str, ...]
@@ -117,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path | None = None
     scope: Condition | None = None
     drop_privileges: bool = True
+    listens: bool = False
     starts_command: bool = False
     options: Options = {}
     record: Path | None = None
@@ -191,6 +192,12 @@ class Agent:
         if self._life is None:
             raise RuntimeError("the agent has not been started")
         return self._life
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What is in force now; None: nothing yet, or nothing any more. For any thread."""
+        life = self._life
+        return life.tables.loaded if life is not None else None
 
     def _live(self) -> Live:
         return self.life.source
@@ -334,7 +341,7 @@ class Agent:
         loaded = self.life.tables.loaded
         reads = loaded is not None and bool(self._confirmed(loaded))
         try:
-            privileges.drop(reads_processes=reads, landlock=None if reads else self._landlock)
+            privileges.drop(reads_processes=reads, listens=self.settings.listens, landlock=None if reads else self._landlock)
         except (BpfenceError, OSError) as error:
             hint = "with --keep-privileges bpfence runs with all that it was started with"
             raise KernelError(f"privileges could not be given up: {error}", missing="giving up privileges", hint=hint) from error

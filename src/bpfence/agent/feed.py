@@ -73,6 +73,41 @@ class Feed(Protocol):
         """End the threads."""
 
 
+class Feeds:
+    """Several feeds as one, whose keys differ."""
+
+    def __init__(self, *parts: Feed) -> None:
+        self._parts = parts
+
+    def ask(self) -> None:
+        """See Feed."""
+        for part in self._parts:
+            part.ask()
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """See Feed."""
+        for part in self._parts:
+            part.start(changed)
+
+    def offers(self) -> Sequence[Offer]:
+        """See Feed."""
+        return [offer for part in self._parts for offer in part.offers()]
+
+    def told(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Each passes over keys that are not its own."""
+        for part in self._parts:
+            part.told(outcomes)
+
+    def folders(self) -> Sequence[Path]:
+        """See Feed."""
+        return [folder for part in self._parts for folder in part.folders()]
+
+    def close(self) -> None:
+        """See Feed."""
+        for part in self._parts:
+            part.close()
+
+
 class Chosen(NamedTuple):
     """What can be put in force: `loaded` has the feed's policies in `more`."""
 

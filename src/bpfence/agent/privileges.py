@@ -79,6 +79,10 @@ CALLS: Final = (
 the C library. All others fail with EPERM and are logged; those newer than the newest here fail with ENOSYS."""
 
 
+LISTEN: Final = ("listen",)
+"""What a server needs beside them that makes its socket after the start."""
+
+
 class _Header(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
@@ -95,15 +99,17 @@ def kept_mask(*, reads_processes: bool = False) -> int:
     return mask
 
 
-def drop(*, reads_processes: bool = False, landlock: tuple[Sequence[Path], Sequence[Path]] | None = None) -> None:
+def drop(*, reads_processes: bool = False, listens: bool = False, landlock: tuple[Sequence[Path], Sequence[Path]] | None = None) -> None:
     """Give up for good every capability but KEPT (and, if asked, READS_PROCESSES), and everything that the agent does not do.
 
     `landlock`: the folders that stay writable, and those from which empty folders may be removed (`kernel.landlock.restrict`). None: no
-    limit, which `reads_processes` needs. OSError or BpfenceError where something cannot be given up.
+    limit, which `reads_processes` needs. `listens`: a socket is made later that others connect to.
+
+    OSError or BpfenceError where something cannot be given up.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     keep = kept_mask(reads_processes=reads_processes)
-    made = own_filter()
+    made = own_filter(listens=listens)
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     capability = 0
@@ -128,15 +134,15 @@ def drop(*, reads_processes: bool = False, landlock: tuple[Sequence[Path], Seque
     _apply(made)
 
 
-def own_profile() -> Profile:
-    """The agent's own seccomp profile: CALLS; threads but no processes; signals to itself alone."""
+def own_profile(*, listens: bool = False) -> Profile:
+    """The agent's own seccomp profile: CALLS; threads but no processes; signals to itself alone. `listens`: LISTEN, too."""
     own = Arg(index=0, value=os.getpid(), op=ArgOp.EQ)
     thread = Arg(index=0, value=CLONE_THREAD, value_two=CLONE_THREAD, op=ArgOp.MASKED_EQ)
     return Profile(
         default_action=ProfileAction.ERRNO,
         flags=(ProfileFlag.LOG, ProfileFlag.SPEC_ALLOW, ProfileFlag.TSYNC),
         rules=(
-            ProfileRule(names=tuple(" ".join(CALLS).split()), action=ProfileAction.ALLOW),
+            ProfileRule(names=tuple(" ".join((*CALLS, *(LISTEN if listens else ()))).split()), action=ProfileAction.ALLOW),
             ProfileRule(names=("clone",), action=ProfileAction.ALLOW, args=(thread,)),
             ProfileRule(names=("tgkill", "kill"), action=ProfileAction.ALLOW, args=(own,)),
             # Its own limits only: 0 is the caller.
@@ -145,11 +151,11 @@ def own_profile() -> Profile:
     )
 
 
-def own_filter() -> bytes:
+def own_filter(*, listens: bool = False) -> bytes:
     """The filter of that profile for this machine, as bytes of struct sock_filter. BpfenceError where it cannot be made."""
     from bpfence.confine.command import compiled_here  # needs libseccomp, which commands that start no agent do not load
 
-    return compiled_here(own_profile(), enosys=True).program
+    return compiled_here(own_profile(listens=listens), enosys=True).program
 
 
 def _apply(program: bytes) -> None:

@@ -174,6 +174,12 @@ class Rendered(msgspec.Struct, gc=False):  # it is in no cycle
     made_of: tuple[Any, ...]
 
     @property
+    def record(self) -> KernelEvent | None:
+        """The record that it tells of."""
+        record: KernelEvent | None = self.made_of[0].record
+        return record
+
+    @property
     def alert(self) -> Alert:
         """The alert that this is the JSON of."""
         return self.again(*self.made_of)

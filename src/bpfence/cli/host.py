@@ -20,6 +20,7 @@ import msgspec
 
 from bpfence import abi
 from bpfence.agent.agent import Agent, Settings
+from bpfence.agent.feed import Feed, Feeds
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import Options, load
@@ -52,6 +53,7 @@ from bpfence.workloads.hook import SOCKET
 
 if TYPE_CHECKING:
     from bpfence.k8s.source import Cluster
+    from bpfence.services.tetragon import TetragonService
     from bpfence.workloads.registry import Sources
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
@@ -144,6 +146,15 @@ def cluster_of(
     return Cluster(connect(kubeconfig), name, report, path=cache.absolute(), folder=seccomp.absolute(), languages=languages)
 
 
+def tetragon_service(path: Path, group: str | None, report: Callable[[str], None]) -> TetragonService:
+    """What `run --tetragon-socket` answers with."""
+    from bpfence.cli.main import version_text
+    from bpfence.rpc.server import UnixServer
+    from bpfence.services.tetragon import TetragonService  # imported late: most agents have no such socket
+
+    return TetragonService(UnixServer(path.absolute(), group), report, version_text())
+
+
 def hierarchy() -> Hierarchy:
     """The cgroup hierarchy that `exec` works in; tests put another one here."""
     return find_hierarchy()
@@ -222,6 +233,13 @@ def hierarchy() -> Hierarchy:
     show_default=True,
     help="Whether a container of that runtime starts when policies cannot be put in force for it in time.",
 )
+@click.option(
+    "--tetragon-socket",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Answer Tetragon's client `tetra` at this unix socket: events, tracing policies. See docs/tetragon.md.",
+)
+@click.option("--tetragon-group", metavar="GROUP", help="Who may use that socket beside root, which is to command all of the agent.")
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
 @click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start. For hosts where giving them up fails.")
@@ -250,6 +268,8 @@ def run(
     hook_socket: Path,
     nri_socket: Path | None,
     nri_on_failure: str,
+    tetragon_socket: Path | None,
+    tetragon_group: str | None,
     no_pin: bool,
     keep: bool,
     keep_privileges: bool,
@@ -268,9 +288,15 @@ def run(
       sudo bpfence run -p policies/ --mode audit --output jsonl:/var/log/bpfence.jsonl
       sudo bpfence run -p falco_rules.yaml -p local_rules.yaml --format falco
       sudo bpfence run --kubernetes --kubeconfig /etc/bpfence/kubeconfig --node worker-1
+      sudo bpfence run --tetragon-socket /run/tetragon/tetragon.sock
     """
-    if not (policies or in_cluster):
-        raise UsageError("there are no policies: name files or directories with -p, or take those of a cluster with --kubernetes")
+    if not (policies or in_cluster or tetragon_socket):
+        raise UsageError(
+            "there are no policies: name files or directories with -p, take those of a cluster with --kubernetes, or let clients add them"
+            " with --tetragon-socket"
+        )
+    if tetragon_group is not None and tetragon_socket is None:
+        raise UsageError("--tetragon-group is about a socket: add --tetragon-socket")
     if kubeconfig is not None and not in_cluster:
         raise UsageError("--kubeconfig is about a cluster: add --kubernetes")
     if cluster_languages and not in_cluster:
@@ -289,22 +315,31 @@ def run(
         options=options,
         record=record,
         drop_privileges=not keep_privileges,
+        listens=tetragon_socket is not None,
     )
     report = message_queue()
-    lines = open_outputs(with_format(outputs, form_name), report)
+    service = tetragon_service(tetragon_socket, tetragon_group, report) if tetragon_socket is not None else None
+    lines = open_outputs(with_format(outputs, form_name), report, more=[(service.form, service.clients)] if service is not None else ())
     told = partial(tell_diagnostics, report)
     nri = nri_socket.absolute() if nri_socket is not None else None
-    sources, feed = container_sources(report, hook_socket.absolute(), nri, nri_on_failure == "deny"), None
+    sources, feeds = container_sources(report, hook_socket.absolute(), nri, nri_on_failure == "deny"), list[Feed]()
     if in_cluster:
         from bpfence.workloads.sources import Several
 
         languages = {name: options.get(name) for name in cluster_languages}
-        feed = cluster_of(node, kubeconfig, kubernetes_cache, seccomp_folder, report, languages)
-        sources = Several(*([sources] if sources is not None else []), feed.pods)
+        cluster = cluster_of(node, kubeconfig, kubernetes_cache, seccomp_folder, report, languages)
+        feeds.append(cluster)
+        sources = Several(*([sources] if sources is not None else []), cluster.pods)
+    if service is not None:
+        feeds.append(service)
+    feed = feeds[0] if len(feeds) == 1 else Feeds(*feeds) if feeds else None
     scrapes = Scrapes(metrics_place, report, anywhere=metrics_public) if metrics_place is not None else None
     live = kernel(max_processes)
     try:
-        Agent(settings, lines, report=report, kernel=live, diagnose=told, sources=sources, feed=feed, scrapes=scrapes).run()
+        agent = Agent(settings, lines, report=report, kernel=live, diagnose=told, sources=sources, feed=feed, scrapes=scrapes)
+        if service is not None:
+            service.join(lambda: agent.loaded, agent.containers)
+        agent.run()
     finally:
         if scrapes is not None:
             scrapes.close()  # also where the start has failed

@@ -14,8 +14,9 @@ import msgspec
 from bpfence.cli.show import Command, assembled, counted, emit_json, err, json_option, out, styled, table
 from bpfence.errors import BpfenceError, UsageError
 from bpfence.events.values import printable
+from bpfence.host.sockets import listens
 from bpfence.workloads.cgroups import Tree
-from bpfence.workloads.hook import SOCKET, listens
+from bpfence.workloads.hook import SOCKET
 from bpfence.workloads.install import RUNTIMES, SECONDS, WITH_NRI, Asked, Host, Standing, install, standing, uninstall
 from bpfence.workloads.limits import Limits, Machine, Whose, limits
 from bpfence.workloads.model import Container

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The name of a form in, what turns lines into bytes out.
 
-Called by `open_outputs`. A form makes the bytes of one line, UTF-8 and without a newline; it knows nothing of where they go. The forms of a
+Called by `open_outputs`. A form makes the bytes of one line, UTF-8 and without a newline, or none at all where it leaves the line out; it
+knows nothing of where they go. The forms of a
 language are in that language's `show`; what none of the outputs shows is not imported.
 """
 

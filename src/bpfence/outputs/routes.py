@@ -91,7 +91,8 @@ class Outputs:
         shown = []
         for line in lines:
             try:
-                shown.append(form(line))
+                if made := form(line):  # a form leaves lines out that it has nothing to say of
+                    shown.append(made)
             except Exception as error:
                 for route in self._routes:
                     if route.form is form:
@@ -153,11 +154,18 @@ def with_format(specs: Sequence[str], form: str) -> tuple[str, ...]:
 
 
 def open_outputs(
-    specs: Sequence[str], report: Callable[[str], None], *, stream: IO[str] | None = None, close_seconds: float | None = None
+    specs: Sequence[str],
+    report: Callable[[str], None],
+    *,
+    stream: IO[str] | None = None,
+    close_seconds: float | None = None,
+    more: Iterable[tuple[Form, Place]] = (),
 ) -> Outputs:
-    """The outputs that `specs` name, none twice; none at all means `auto`. `stream` is standard output. UsageError on a bad spec."""
+    """The outputs that `specs` name, none twice; none at all means `auto`. `stream` is standard output; `more`: outputs that were made
+    already. UsageError on a bad spec."""
     stream = stream or sys.stdout
-    return Outputs([_route(spec, stream) for spec in dict.fromkeys(specs or ("auto",))], report, close_seconds=close_seconds)
+    routes = [_route(spec, stream) for spec in dict.fromkeys(specs or ("auto",))]
+    return Outputs([*routes, *more], report, close_seconds=close_seconds)
 
 
 def _route(spec: str, stream: IO[str]) -> tuple[Form, Place]:

@@ -21,7 +21,7 @@ from typing import Final
 
 from bpfence.errors import UsageError
 from bpfence.host.hostnames import Notice
-from bpfence.workloads.hook import listens
+from bpfence.host.sockets import listens
 
 MAX_CLIENTS: Final = 16
 MAX_REQUEST: Final = 8192

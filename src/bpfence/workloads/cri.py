@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from bpfence.errors import KernelError
+from bpfence.rpc.messages import Fields, classes
 from bpfence.workloads.bundle import Config, asked_cgroup, config_mounts, is_privileged
 from bpfence.workloads.cgroups import MAX_ID, Tree
 from bpfence.workloads.docker import connected
@@ -33,7 +35,7 @@ PROPAGATION: Final = ("rprivate", "rslave", "rshared")
 _KUBELET: Final = "io.kubernetes."
 
 _METADATA: Final = (("name", 1, "string"),)
-MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
+MESSAGES: Final[dict[str, Fields]] = {
     "Empty": (),
     "State": (("state", 1, "int32"),),
     "ContainerFilter": (("state", 2, "State"),),
@@ -58,7 +60,7 @@ MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
     "PodSandboxStatusResponse": (("status", 1, "PodSandboxStatus"), ("info", 2, "map")),
     "ContainerEventResponse": (("container_id", 1, "string"),),
 }  # fmt: skip
-"""Message → fields: name, number, type. `*`: repeated; `map`: of text to text; enumerations are int32, which is the same on the wire."""
+"""Message → fields (`rpc.messages.Fields`). Enumerations are int32, which is the same on the wire."""
 METHODS: Final = {
     "ListContainers": ("ListContainersRequest", "ListContainersResponse"),
     "ContainerStatus": ("ContainerStatusRequest", "ContainerStatusResponse"),
@@ -88,29 +90,9 @@ class _Info(msgspec.Struct):
 def messages() -> dict[str, Any]:
     """The classes of the messages. BadAnswerError where protobuf is not installed."""
     try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-    except ImportError:
+        return classes("runtime.v1", MESSAGES)
+    except KernelError:
         raise BadAnswerError("needs grpcio and protobuf: pip install 'bpfence[cri]'") from None
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="cri.proto", package="runtime.v1", syntax="proto3")
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, number, kind in fields:
-            one = kind.removeprefix("*")
-            made = message.field.add(name=field, number=number, label=kinds.LABEL_OPTIONAL if one == kind else kinds.LABEL_REPEATED)
-            if one in ("string", "bool", "int32", "int64"):
-                made.type = getattr(kinds, f"TYPE_{one.upper()}")
-                continue
-            made.type, made.type_name = kinds.TYPE_MESSAGE, f".runtime.v1.{one}"
-            if kind == "map":
-                entry = message.nested_type.add(name="".join(part.capitalize() for part in field.split("_")) + "Entry")
-                entry.options.map_entry = True
-                for number_of_part, part in ((1, "key"), (2, "value")):
-                    entry.field.add(name=part, number=number_of_part, label=kinds.LABEL_OPTIONAL, type=kinds.TYPE_STRING)
-                made.label, made.type_name = kinds.LABEL_REPEATED, f".runtime.v1.{name}.{entry.name}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"runtime.v1.{name}")) for name in MESSAGES}
 
 
 class Cri:

@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from bpfence.errors import KernelError
+from bpfence.host.sockets import listens
 from bpfence.workloads.bundle import Bundles, Running, asked_cgroup
 from bpfence.workloads.cgroups import MAX_ID, Tree
 from bpfence.workloads.model import Container
@@ -205,18 +206,3 @@ def _listening(path: Path) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def listens(path: Path) -> bool | None:
-    """Whether an agent listens at a socket; None: that cannot be told, by whoever may not reach it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (TimeoutError, BlockingIOError):  # more wait there than it takes: somebody does listen
-            return True
-        except PermissionError:
-            return None
-        except OSError:
-            return False
-    return True

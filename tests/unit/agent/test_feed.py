@@ -12,7 +12,7 @@ import pytest
 
 from bpfence.agent import feed as feed_module
 from bpfence.agent.agent import Agent
-from bpfence.agent.feed import Candidate, Choice, Offer, Outcome
+from bpfence.agent.feed import Candidate, Choice, Feeds, Offer, Outcome
 from bpfence.agent.loading import Loaded, load
 from bpfence.agent.tables import tables
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR, KubeArmorRules
@@ -335,3 +335,16 @@ def test_two_policies_of_a_feed_by_one_name(rigs: Callable[..., FedRig]) -> None
     rig = rigs(offer("same", "/a"), Offer("TracingPolicy same", offer("same", "/b").candidates))
     rig.agent.start()
     assert rig.feed.versions() == {"same": "/a", "TracingPolicy same": ""}
+
+
+def test_several_feeds_are_one() -> None:
+    one, other = Fed(offer("a", "/x")), Fed(offer("b", "/y"), offer("c", "/z"))
+    both = Feeds(one, other)
+    both.ask()
+    both.start(lambda: None)
+    assert [each.key for each in both.offers()] == ["a", "b", "c"]
+    both.told({"a": Outcome("/x", {})})
+    assert one.versions() == other.versions() == {"a": "/x"}
+    assert both.folders() == []
+    both.close()
+    assert one.calls == other.calls == ["ask", "start", "close"]

@@ -228,6 +228,12 @@ def test_the_filter_is_about_calls_that_there_are() -> None:
     assert own_profile().default_action is ProfileAction.ERRNO
 
 
+def test_listening_is_allowed_where_a_socket_is_made_later_and_nothing_else_is() -> None:
+    plain, listening = (profile.rules for profile in (own_profile(), own_profile(listens=True)))
+    assert set(listening[0].names) - set(plain[0].names) == {"listen"}
+    assert listening[1:] == plain[1:]
+
+
 @pytest.mark.parametrize("fault", [OSError(errno.EPERM, "refused"), KernelError("no libseccomp")])
 def test_privileges_that_cannot_be_given_up_end_the_start(fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:

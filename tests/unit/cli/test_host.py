@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -30,7 +30,7 @@ from bpfence.agent.generations import Counted, Counts, Generation, Generations, 
 from bpfence.agent.loading import load
 from bpfence.alerts.alert import RuleInfo
 from bpfence.cli import host
-from bpfence.cli.main import cli
+from bpfence.cli.main import cli, version_text
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.explain import explain
 from bpfence.dialects.falco.options import FalcoOptions
@@ -46,6 +46,7 @@ from tests.unit.cli.exec_rig import FolderSandbox
 from tests.unit.events.samples import record
 from tests.unit.k8s.samples import as_stored, made
 from tests.unit.k8s.server import Answer, Asked, FakeServer, listed
+from tests.unit.services.client import Client
 
 PYTHON: Final = "/usr/bin/python3"
 
@@ -119,9 +120,27 @@ def test_run_with_the_policies_of_a_cluster(kernel: FakeKernel, tmp_path: Path) 
     assert next(asked.query["fieldSelector"] for asked in server.asked if asked.path.endswith("/pods")) == "spec.nodeName=n1"
 
 
+def test_run_answers_clients_of_tetragon(kernel: FakeKernel, tmp_path: Path) -> None:
+    socket = tmp_path / "tetragon" / "tetragon.sock"
+    versions = []
+
+    def ask() -> None:
+        versions.append(Client(socket).call("GetVersion").version)
+
+    stopper = stop_when_ready(tmp_path / "ready", ask)
+    words = ("--tetragon-socket", socket, "--no-pin", "--keep-privileges", "--ready-file", tmp_path / "ready")
+    result = call("run", *words, "--output", f"jsonl:{tmp_path}/a.jsonl")
+    stopper.join()
+    assert code(result) == 0
+    assert versions == [version_text()]
+    assert not socket.exists()
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (["-p", "examples/policies", "--tetragon-group", "daemon"], "add --tetragon-socket"),
+        (["--tetragon-socket", f"/tmp/{'x' * 120}"], "a socket's path may have"),
         ([], "there are no policies"),
         (["--kubernetes"], "does not run in a cluster"),
         (["-p", "examples/policies", "--kubeconfig", "pyproject.toml"], "add --kubernetes"),
@@ -136,11 +155,13 @@ def test_run_refuses_of_clusters(kernel: FakeKernel, monkeypatch: pytest.MonkeyP
     assert kernel.asked == []
 
 
-def stop_when_ready(ready: Path) -> threading.Thread:
+def stop_when_ready(ready: Path, first: Callable[[], None] = lambda: None) -> threading.Thread:
     def wait() -> None:
         deadline = time.monotonic() + 20
         while not ready.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
+        with contextlib.suppress(Exception):  # the caller sees what has come of it
+            first()
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=wait)

@@ -121,6 +121,17 @@ def test_a_line_that_cannot_be_shown_costs_that_line() -> None:
     assert "KeyError" in said[0]
 
 
+def test_a_form_leaves_lines_out_that_it_has_nothing_to_say_of() -> None:
+    some, all_ = Fake("some"), Fake("all")
+    outputs = Outputs([(lambda line: b"" if b'"1"' in encode(line) else encode(line), some), (encode, all_)], lambda _: None)
+    outputs.start()
+    outputs.write(numbered(0, 3))
+    outputs.close()
+    assert texts(some.lines) == ["0", "2"]
+    assert texts(all_.lines) == ["0", "1", "2"]
+    assert outputs.lost_lines() == {}
+
+
 def test_a_form_is_made_once_for_all_that_show_it() -> None:
     made: list[Line] = []
 

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bpfence.errors import KernelError
+from bpfence.host.sockets import listens
 from bpfence.workloads.bundle import Bundles
-from bpfence.workloads.hook import MAX_STATE, HookServer, learned, listens
+from bpfence.workloads.hook import MAX_STATE, HookServer, learned
 from bpfence.workloads.model import Container
 from bpfence.workloads.texts import BadAnswerError
 from tests.unit.workloads.hosts import ID, OTHER, FakeHost

@@ -20,6 +20,7 @@ from bpfence.dialects.saying import RuleKey, Saying
 from bpfence.dialects.tetragon.lower.hooks import Reads
 from bpfence.dialects.tetragon.lower.policies import LANGUAGE, Limit, Sensor, Shown
 from bpfence.dialects.tetragon.read import words
+from bpfence.dialects.tetragon.wire import capability
 from bpfence.events.source import Observation
 from bpfence.events.values import escape, readable
 from bpfence.fields import FIELD_BY_NAME
@@ -224,7 +225,8 @@ def _of_packet(made: dict[str, Any], sides: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _capabilities(bits: int) -> list[str]:
-    return [names.name("capability", number) or f"CAP_{number}" for number in range(bits.bit_length()) if bits >> number & 1]
+    known = (names.name("capability", number) or f"CAP_{number}" for number in range(bits.bit_length()) if bits >> number & 1)
+    return list(map(capability, known))
 
 
 def _integer(type_: str, number: int | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from bpfence.conditions.links import Resolver
@@ -16,18 +17,21 @@ from bpfence.errors import Diagnostic
 from bpfence.policy import PolicySet
 
 if TYPE_CHECKING:
-    from bpfence.dialects.tetragon.lower.policies import Sensor
+    from bpfence.dialects.tetragon.lower.policies import Mode, Sensor
     from bpfence.dialects.tetragon.tools import TetragonTools
 
 
 class TetragonRules(DecidedRules):
-    """Policies as they were lowered. `sensors`: what events say of a rule's hook, by policy and rule."""
+    """Policies as they were lowered. `sensors`: what events say of a rule's hook, by policy and rule; `modes`: of policies, by name."""
 
     resolver = Resolver()
 
-    def __init__(self, policy_set: PolicySet, sensors: Mapping[tuple[str, str], Sensor]) -> None:
+    def __init__(
+        self, policy_set: PolicySet, sensors: Mapping[tuple[str, str], Sensor], modes: Mapping[str, Mode] = MappingProxyType({})
+    ) -> None:
         super().__init__(policy_set)
         self.sensors = sensors
+        self.modes = modes
 
     @property
     def said(self) -> object:
@@ -38,7 +42,8 @@ class TetragonRules(DecidedRules):
         """All of them, with what events say of each."""
         parts = [self, *more]
         policies = PolicySet(tuple(policy for part in parts for policy in part.policy_set.policies))
-        return TetragonRules(policies, {key: sensor for part in parts for key, sensor in part.sensors.items()})
+        sensors = {key: sensor for part in parts for key, sensor in part.sensors.items()}
+        return TetragonRules(policies, sensors, {name: mode for part in parts for name, mode in part.modes.items()})
 
 
 class Tetragon:
@@ -67,6 +72,10 @@ class Tetragon:
 
     def read(self, sources: Sequence[SourceFile], options: object) -> tuple[TetragonRules, list[Diagnostic]]:
         """The policies of all files. What cannot be put in force is a mistake."""
+        return self.read_as(sources)
+
+    def read_as(self, sources: Sequence[SourceFile], *, monitors: bool | None = None) -> tuple[TetragonRules, list[Diagnostic]]:
+        """The same; `monitors`: whether their actions are only told, instead of what their `policy-mode` says."""
         from bpfence.dialects.tetragon.lower.policies import lower
         from bpfence.dialects.tetragon.read.document import CODES, read_sources
         from bpfence.documents.report import Report
@@ -74,14 +83,15 @@ class Tetragon:
         report = Report(CODES)
         read = read_sources(sources, report)
         refused = Report(CODES)
-        lowered = [lower(policy, refused) for policy in read]
+        lowered = [lower(policy, refused, monitors=monitors) for policy in read]
         sensors = {(one.policy.name, rule): sensor for one in lowered for rule, sensor in one.sensors.items()}
         order = {source.file: n for n, source in enumerate(sources)}
         diagnostics = sorted(
             dict.fromkeys([*report.diagnostics, *refused.diagnostics]),
             key=lambda found: (order.get(found.location.file, 0), found.location.line, found.location.column),
         )
-        return TetragonRules(PolicySet(tuple(one.policy for one in lowered)), sensors), diagnostics
+        modes = {one.policy.name: one.mode for one in lowered}
+        return TetragonRules(PolicySet(tuple(one.policy for one in lowered)), sensors, modes), diagnostics
 
     def confirm(self, context: Context) -> Confirm:
         """Confirms nothing; says what events of its rules hold."""

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from bpfence import abi
-from bpfence.dialects.tetragon.confirm import MAX_TOLD, Repeats, details
+from bpfence.dialects.tetragon import confirm as confirm_module
+from bpfence.dialects.tetragon import wire
+from bpfence.dialects.tetragon.confirm import MAX_TOLD, Repeats
 from bpfence.dialects.tetragon.confirm import confirm as confirming
 from bpfence.dialects.tetragon.dialect import TetragonRules
 from bpfence.dialects.tetragon.lower.hooks import Reads
@@ -20,7 +22,16 @@ from bpfence.fields import FIELD_BY_NAME
 from bpfence.policy import Action, PolicySet
 from tests.unit.events.samples import record
 
+json_format = pytest.importorskip("google.protobuf.json_format", reason="needs protobuf: pip install 'bpfence[grpc]'")
 FILE = Shown(Reads.FILE, "file", "")
+
+
+def details(seen: Observation, about: Sensor) -> dict[str, Any]:
+    """What is said, which has its place in Tetragon's messages to the last member."""
+    made = confirm_module.details(seen, about)
+    event = {made["form"]: {name: value for name, value in made.items() if name != "form"}}
+    json_format.ParseDict(event, wire.messages()["GetEventsResponse"]())
+    return made
 
 
 def sensor(*arguments: Shown, **more: Any) -> Sensor:

@@ -6,16 +6,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from msgspec import UNSET
 
-from bpfence.alerts.alert import Alert, Composer, RuleInfo
+from bpfence.alerts.alert import Alert, Composer, Rendered, RuleInfo
+from bpfence.dialects.tetragon import show, wire
 from bpfence.dialects.tetragon.show import line_as_json
 from bpfence.events.loss import Loss
 from bpfence.events.process import Process
+from bpfence.events.records import KernelEvent, decode
 from bpfence.events.source import Observation
 from bpfence.policy import Action
+from tests.unit.events.samples import record
 
 COMPOSER = Composer("node", lambda: 0)
+TIME = "2026-01-01T00:00:00.000000001Z"
 PROCESS: dict[str, Any] = {
     "pid": 7, "tid": 8, "ppid": 1, "exec_id": "0123abcd-1f", "name": "cat", "exe": "/usr/bin/cat", "args": ["cat", "a b", "c"], "cwd": "/",
     "uid": 0, "gid": 0, "start_time": "2026-01-01T00:00:00.000000000Z", "ancestors": [{"pid": 1, "exe": "/sbin/init"}],
@@ -24,11 +29,18 @@ PROCESS: dict[str, Any] = {
 
 def shown(event: str = "file.open", process: dict[str, Any] | None = PROCESS, dialect: Any = UNSET, **more: Any) -> dict[str, Any]:
     head: dict[str, Any] = {
-        "time": "t", "policy": "p", "rule": "r", "severity": "low", "tags": ("x",), "action": "deny", "mode": "enforce", "message": "m",
+        "time": TIME, "policy": "p", "rule": "r", "severity": "low", "tags": ("x",), "action": "deny", "mode": "enforce", "message": "m",
         "errno": None, "seq": 1, "host": "node",
     }  # fmt: skip
     made: dict[str, Any] = json.loads(line_as_json(Alert(**{**head, **more}, event=event, process=process, dialect=dialect)))
+    has_its_place(made)
     return made
+
+
+def has_its_place(made: dict[str, Any]) -> None:
+    """In Tetragon's messages, to the last member."""
+    json_format = pytest.importorskip("google.protobuf.json_format", reason="needs protobuf: pip install 'bpfence[grpc]'")
+    json_format.ParseDict({**made, "time": "2026-01-01T00:00:00Z"}, wire.messages()["GetEventsResponse"]())
 
 
 def test_a_match_of_a_tracing_policy() -> None:
@@ -50,9 +62,15 @@ def test_a_match_of_a_tracing_policy() -> None:
 
 
 def test_processes_begin_and_end() -> None:
-    assert list(shown("process.executed")["process_exec"]) == ["process", "parent"]
+    begun = shown("process.executed")["process_exec"]
+    assert list(begun) == ["process", "parent"]
+    assert begun["process"]["flags"] == "execve rootcwd"
+    assert (
+        shown("process.executed", {**PROCESS, "cwd": "/a", "args_truncated": True})["process_exec"]["process"]["flags"]
+        == "execve truncArgs"
+    )
     ended = shown("process.exit", {**PROCESS, "exit": {"code": 9}})["process_exit"]
-    assert (ended["signal"], ended["time"]) == ("SIGKILL", "t")
+    assert (ended["signal"], ended["time"]) == ("SIGKILL", TIME)
     assert shown("process.exit", {**PROCESS, "exit": {"code": 0x200}})["process_exit"]["status"] == 2
 
 
@@ -86,6 +104,55 @@ def test_pods_and_containers() -> None:
     assert process["docker"] == "0" * 31
     inner = {"id": "0" * 64, "name": "web", "image": {"name": "nginx:1"}}
     assert process["pod"] == {"namespace": "shop", "name": "web-1", "container": inner, "pod_labels": {"app": "web"}}
+    more = {"runtime": "containerd", "privileged": True, "start": TIME, "digest": "sha256:1"}
+    process = shown(container={**container, **more}, k8s={**pod, "owner": {"kind": "Deployment", "name": "web"}})["process_lsm"]["process"]
+    assert (process["pod"]["workload"], process["pod"]["workload_kind"]) == ("web", "Deployment")
+    assert process["pod"]["container"] == {
+        "id": f"containerd://{'0' * 64}", "name": "web", "image": {"name": "nginx:1", "id": "sha256:1"}, "start_time": TIME,
+        "security_context": {"privileged": True},
+    }  # fmt: skip
+
+
+def test_a_process_has_a_line_of_ancestors() -> None:
+    further = [{"pid": 5, "exe": "/bin/sh"}, {"pid": 3, "exe": "/bin/login"}, {"pid": 1, "exe": "/sbin/init"}]
+    process = {**PROCESS, "ppid": 5, "ancestors": further, "parent": {"name": "sh", "args": ["sh", "-c", "a b"]}}
+    event = shown(process=process)["process_lsm"]
+    assert event["parent"] == {"pid": 5, "binary": "/bin/sh", "arguments": '-c "a b"'}
+    assert event["ancestors"] == [{"pid": 3, "binary": "/bin/login"}, {"pid": 1, "binary": "/sbin/init"}]
+    assert "ancestors" not in shown()["process_lsm"]
+
+
+def test_what_only_the_record_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "_HOST", {"mnt": 1, "pid": 3, "net": 3, "user": 4})
+    made = decode("telemetry", record("process.executed", {"NUM_PROCESS_CAPS": 0b11}))
+    assert isinstance(made, KernelEvent)
+    seen = Observation("process.executed", 0, {}, record=made)
+    alert = Alert(
+        time=TIME,
+        policy="p",
+        rule="r",
+        severity="low",
+        tags=(),
+        action="observe",
+        mode="audit",
+        message="m",
+        errno=None,
+        seq=1,
+        host="node",
+        event="process.executed",
+        process=PROCESS,
+    )
+    line = json.loads(line_as_json(Rendered(b"", lambda _: alert, (seen,))))
+    has_its_place(line)
+    process = line["process_exec"]["process"]
+    assert process["cap"] == {"effective": ["CAP_CHOWN", "DAC_OVERRIDE"]}
+    assert process["ns"] == {
+        "mnt": {"inum": 1, "is_host": True},
+        "pid": {"inum": 2},
+        "net": {"inum": 3, "is_host": True},
+        "user": {"inum": 4, "is_host": True},
+    }
+    assert process["parent_exec_id"] == line["process_exec"]["parent"]["exec_id"]
 
 
 def test_losses_and_statuses() -> None:

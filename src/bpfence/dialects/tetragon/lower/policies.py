@@ -8,6 +8,7 @@ conditions. A policy is lowered whole or not at all: what is not supported is an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -95,24 +96,38 @@ class Sensor(NamedTuple):
     return_action: str = "KPROBE_ACTION_POST"
 
 
+class Mode(Enum):
+    """What a policy does with its actions: takes them, would take them, or has none but those that tell."""
+
+    ENFORCE = "enforce"
+    MONITOR = "monitor"
+    MONITOR_ONLY = "monitor_only"
+
+
 class Lowered(NamedTuple):
     """`sensors`: by the names of the rules."""
 
     policy: Policy
     sensors: Mapping[str, Sensor]
+    mode: Mode
 
 
-def lower(policy: TracingPolicy, report: Report) -> Lowered:
-    """The policy, as far as it could be made. What cannot be put in force is in the report."""
-    return _Lowering(policy, report).run()
+def lower(policy: TracingPolicy, report: Report, *, monitors: bool | None = None) -> Lowered:
+    """The policy, as far as it could be made. What cannot be put in force is in the report. `monitors`: instead of its `policy-mode`."""
+    lowering = _Lowering(policy, report, monitors)
+    made = lowering.run()
+    if made.mode is Mode.MONITOR_ONLY and lowering.monitors:
+        enforced = _Lowering(policy, Report(report.codes), False).run()
+        return made if enforced.mode is Mode.MONITOR_ONLY else made._replace(mode=Mode.MONITOR)
+    return made
 
 
 class _Lowering:
-    def __init__(self, policy: TracingPolicy, report: Report) -> None:
+    def __init__(self, policy: TracingPolicy, report: Report, monitors: bool | None) -> None:
         self.policy = policy
         self.spec: Spec = policy.spec
         self.report = report
-        self.monitors = self.spec.option("policy-mode") == "monitor"
+        self.monitors = self.spec.option("policy-mode") == "monitor" if monitors is None else monitors
         self.rules: list[Rule] = []
         self.sensors: dict[str, Sensor] = {}
         self.probes: dict[int, Probe] = {}
@@ -140,7 +155,8 @@ class _Lowering:
             probes=tuple(self.probes.values()),
             location=place,
         )
-        return Lowered(made, self.sensors)
+        enforces = any(rule.action >= Action.DENY for rule in self.rules)
+        return Lowered(made, self.sensors, Mode.ENFORCE if enforces else Mode.MONITOR_ONLY)
 
     def _scope(self, namespace: str) -> Condition:
         spec = self.spec
