@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,11 +47,13 @@ from bpfence.host.cgroups import Hierarchy, find_hierarchy
 from bpfence.host.kubelet import SECCOMP_FOLDER
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
+from bpfence.outputs.forms import FORMS
 from bpfence.outputs.routes import FORMATS, PATIENT_CLOSE_SECONDS, open_outputs, with_format
 from bpfence.outputs.scrape import Scrapes
 from bpfence.workloads.hook import SOCKET
 
 if TYPE_CHECKING:
+    from bpfence.dialects.tetragon.export import Export
     from bpfence.k8s.source import Cluster
     from bpfence.services.tetragon import TetragonService
     from bpfence.workloads.registry import Sources
@@ -146,13 +148,55 @@ def cluster_of(
     return Cluster(connect(kubeconfig), name, report, path=cache.absolute(), folder=seccomp.absolute(), languages=languages)
 
 
-def tetragon_service(path: Path, group: str | None, report: Callable[[str], None]) -> TetragonService:
+def export_options(command: Callable[..., int]) -> Callable[..., int]:
+    """What Tetragon's form leaves out, as one argument `export`; None: nothing."""
+
+    @wraps(command)
+    def gathered(**given: Any) -> int:
+        asked = {name: given.pop(f"export_{name}") for name in _EXPORT}
+        shown = "tetragon" in (given["form_name"], *given["outputs"])
+        return command(export=_export(asked, shown, given["tetragon_socket"] is not None), **given)
+
+    made: Callable[..., int] = gathered
+    for name, (option, words) in reversed(_EXPORT.items()):
+        made = click.option(option, f"export_{name}", metavar="JSON", default="", help=f"{words} JSON lines, or @FILE.")(made)
+    return made
+
+
+_EXPORT: Final = {
+    "allow": ("--export-allowlist", "Of --format tetragon, only the events that these filters of Tetragon's let through."),
+    "deny": ("--export-denylist", "All but those."),
+    "fields": ("--export-fields", "Members of these events to show or leave out (Tetragon's field filters)."),
+    "redact": ("--export-redact", "Parts of command lines to hide (Tetragon's redaction filters)."),
+}
+
+
+def _export(asked: Mapping[str, str], shown: bool, answers: bool) -> Export | None:
+    """`shown`: an output has Tetragon's form; `answers`: clients of Tetragon are answered, from whom the same is hidden."""
+    if not any(asked.values()):
+        return None
+    from bpfence.dialects.tetragon.export import Export
+
+    if not shown and (not answers or any(text for name, text in asked.items() if name != "redact")):
+        raise UsageError("--export-allowlist and its kin are about Tetragon's form: add --format tetragon")
+    texts = {}
+    for name, text in asked.items():
+        try:
+            texts[name] = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{_EXPORT[name][0]}: {text[1:]} cannot be read: {error}") from None
+    return Export(**texts)
+
+
+def tetragon_service(path: Path, group: str | None, report: Callable[[str], None], export: Export | None = None) -> TetragonService:
     """What `run --tetragon-socket` answers with."""
     from bpfence.cli.main import version_text
+    from bpfence.dialects.tetragon.show import line_as_json
     from bpfence.rpc.server import UnixServer
     from bpfence.services.tetragon import TetragonService  # imported late: most agents have no such socket
 
-    return TetragonService(UnixServer(path.absolute(), group), report, version_text())
+    form = line_as_json if export is None else export.clients
+    return TetragonService(UnixServer(path.absolute(), group), report, version_text(), form=form)
 
 
 def hierarchy() -> Hierarchy:
@@ -200,6 +244,7 @@ def hierarchy() -> Hierarchy:
 @mode_option
 @output_option
 @format_option
+@export_options
 @dialect_options
 @record_option
 @click.option(
@@ -275,6 +320,7 @@ def run(
     keep_privileges: bool,
     max_processes: int | None,
     options: Options,
+    export: Export | None,
 ) -> int:
     """Enforce policies and Falco rules on this host and print alerts, until SIGTERM or SIGINT.
 
@@ -318,8 +364,12 @@ def run(
         listens=tetragon_socket is not None,
     )
     report = message_queue()
-    service = tetragon_service(tetragon_socket, tetragon_group, report) if tetragon_socket is not None else None
-    lines = open_outputs(with_format(outputs, form_name), report, more=[(service.form, service.clients)] if service is not None else ())
+    service = tetragon_service(tetragon_socket, tetragon_group, report, export) if tetragon_socket is not None else None
+    forms = dict(FORMS)
+    if export is not None:
+        forms["tetragon"] = lambda: export
+    more = [(service.form, service.clients)] if service is not None else ()
+    lines = open_outputs(with_format(outputs, form_name), report, more=more, forms=forms)
     told = partial(tell_diagnostics, report)
     nri = nri_socket.absolute() if nri_socket is not None else None
     sources, feeds = container_sources(report, hook_socket.absolute(), nri, nri_on_failure == "deny"), list[Feed]()

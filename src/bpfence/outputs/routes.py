@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -160,26 +160,27 @@ def open_outputs(
     stream: IO[str] | None = None,
     close_seconds: float | None = None,
     more: Iterable[tuple[Form, Place]] = (),
+    forms: Mapping[str, Callable[[], Form]] = FORMS,
 ) -> Outputs:
     """The outputs that `specs` name, none twice; none at all means `auto`. `stream` is standard output; `more`: outputs that were made
-    already. UsageError on a bad spec."""
+    already; `forms`: the forms by name. UsageError on a bad spec."""
     stream = stream or sys.stdout
-    routes = [_route(spec, stream) for spec in dict.fromkeys(specs or ("auto",))]
+    routes = [_route(spec, stream, forms) for spec in dict.fromkeys(specs or ("auto",))]
     return Outputs([*routes, *more], report, close_seconds=close_seconds)
 
 
-def _route(spec: str, stream: IO[str]) -> tuple[Form, Place]:
+def _route(spec: str, stream: IO[str], forms: Mapping[str, Callable[[], Form]]) -> tuple[Form, Place]:
     kind, _, place = spec.partition(":")
     if kind == "jsonl" and place:
         try:
-            return FORMS["native"](), File(Path(place))
+            return forms["native"](), File(Path(place))
         except OSError as error:
             raise UsageError(f"output {spec!r} cannot be opened: {error.strerror or error}") from error
     if spec == "-" or (spec in ("auto", "rich") and not stream.isatty()):
-        return FORMS["native"](), Stream(stream, spec)
+        return forms["native"](), Stream(stream, spec)
     if spec == "auto":
         spec = "rich"
     if spec not in ("rich", *FORMATS[1:]):
         raise UsageError(f"unknown output {spec!r}; known are {', '.join(KINDS)}")
-    form, encoding = FORMS[spec](), (getattr(stream, "encoding", None) or "utf-8").lower()
+    form, encoding = forms[spec](), (getattr(stream, "encoding", None) or "utf-8").lower()
     return form if encoding in ("utf-8", "utf8") else recoded(form, encoding), Stream(stream, spec)

@@ -69,10 +69,20 @@ class _Held(msgspec.Struct):
 
 
 class TetragonService:
-    """The service. `report` takes messages for people; `version`: what clients are told; `seconds`: how long calls wait at most."""
+    """The service. `report` takes messages for people; `version`: what clients are told; `seconds`: how long calls wait at most;
+    `form`: the events."""
 
-    def __init__(self, server: UnixServer, report: Callable[[str], None], version: str, *, seconds: float = SECONDS) -> None:
+    def __init__(
+        self,
+        server: UnixServer,
+        report: Callable[[str], None],
+        version: str,
+        *,
+        seconds: float = SECONDS,
+        form: Callable[[Line], bytes] = line_as_json,
+    ) -> None:
         self._server = server
+        self._form = form
         self._report = report
         self._version = version
         self._seconds = seconds
@@ -93,7 +103,7 @@ class TetragonService:
 
     def form(self, line: Line) -> bytes:
         """A line as clients get it; nothing where nobody listens, or where Tetragon has no such event."""
-        return line_as_json(line) if self.clients and not isinstance(line, StatusLine) else b""
+        return self._form(line) if self.clients and not isinstance(line, StatusLine) else b""
 
     # ---- the agent's feed ----
 

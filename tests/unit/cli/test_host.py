@@ -120,6 +120,20 @@ def test_run_with_the_policies_of_a_cluster(kernel: FakeKernel, tmp_path: Path) 
     assert next(asked.query["fieldSelector"] for asked in server.asked if asked.path.endswith("/pods")) == "spec.nodeName=n1"
 
 
+@pytest.mark.parametrize("denied", [False, True])
+def test_run_leaves_events_out_of_tetragons_form(denied: bool, kernel: FakeKernel, tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.yaml")
+    (tmp_path / "deny").write_text('{"event_set": ["PROCESS_LSM"]}\n' if denied else '{"pid": [1]}\n')
+    stopper = stop_when_ready(tmp_path / "ready", lambda: kernel.engine.say(pid=412))
+    words = ("-p", tmp_path / "p.yaml", "--no-pin", "--keep-privileges", "--ready-file", tmp_path / "ready", "--format", "tetragon")
+    result = call("run", *words, "--export-denylist", f"@{tmp_path}/deny", "--export-fields", '{"fields": "function_name"}')
+    stopper.join()
+    assert code(result) == 0
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["process_lsm"] for event in told if "process_lsm" in event] == ([] if denied else [{"function_name": "file.open"}])
+    assert any("bpfence_status" in event for event in told)
+
+
 def test_run_answers_clients_of_tetragon(kernel: FakeKernel, tmp_path: Path) -> None:
     socket = tmp_path / "tetragon" / "tetragon.sock"
     versions = []
@@ -140,6 +154,14 @@ def test_run_answers_clients_of_tetragon(kernel: FakeKernel, tmp_path: Path) -> 
     ("args", "said"),
     [
         (["-p", "examples/policies", "--tetragon-group", "daemon"], "add --tetragon-socket"),
+        (["-p", "examples/policies", "--export-denylist", '{"pid": [1]}'], "add --format tetragon"),
+        (["-p", "examples/policies", "--export-redact", '{"redact": ["(a)"]}'], "add --format tetragon"),
+        (
+            ["-p", "examples/policies", "--format", "tetragon", "--export-allowlist", "@/nowhere"],
+            "/nowhere cannot be read",
+        ),
+        (["-p", "examples/policies", "--format", "tetragon", "--export-fields", "{"], "it must be JSON"),
+        (["--tetragon-socket", "/tmp/a/sock", "--export-denylist", '{"pid": [1]}'], "add --format tetragon"),
         (["--tetragon-socket", f"/tmp/{'x' * 120}"], "a socket's path may have"),
         ([], "there are no policies"),
         (["--kubernetes"], "does not run in a cluster"),

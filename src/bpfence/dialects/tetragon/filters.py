@@ -56,9 +56,9 @@ class Filters:
         self._allow, self._deny = _compiled(allow), _compiled(deny)
 
     def pass_(self, event: Event) -> bool:
-        """Whether an event is to be told. A loss always is."""
+        """Whether an event is to be told. A loss always is, and what is no event of Tetragon's."""
         kind = kind_of(event)
-        if kind == "rate_limit_info":
+        if kind in ("", "rate_limit_info"):
             return True
         own = event.get(kind) or {}
         allowed = [_passes(tests, kind, own) for tests in self._allow]
