@@ -49,9 +49,7 @@ _REFUSED_ACTIONS: Final = {
     "NotifyEnforcer": "there are no enforcers yet: use Override on a hook that can refuse",
     "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
 }  # fmt: skip
-_REFUSED_FILTERS: Final = (
-    ("match_data", "matchData"), ("match_parent_binaries", "matchParentBinaries"), ("match_workloads", "matchWorkloads"),
-)  # fmt: skip
+_REFUSED_FILTERS: Final = (("match_data", "matchData"), ("match_workloads", "matchWorkloads"))
 _SIGKILL: Final = 9
 _COMPAT_CALLS: Final = ("i386/sys_", "__ia32_sys_")
 """What names of calls of the 32-bit table begin with."""
@@ -309,6 +307,9 @@ class _Lowering:
         for binaries in selector.match_binaries:
             possible = self._possible(binaries.at("values"), binaries.operator, binaries.values)
             parts.append(conditions.binaries(msgspec.structs.replace(binaries, values=possible)))
+        for binaries in selector.match_parent_binaries:
+            possible = self._possible(binaries.at("values"), binaries.operator, binaries.values)
+            parts += self._tried(binaries.place, partial(conditions.parent_binaries, msgspec.structs.replace(binaries, values=possible)))
         parts += map(conditions.capabilities, selector.match_capabilities)
         parts += map(conditions.capability_changes, selector.match_capability_changes)
         parts += map(conditions.namespaces, selector.match_namespaces)
