@@ -136,6 +136,13 @@ PRIVILEGES = tuple(
         ),
     )
 )  # fmt: skip
+PARENTS = policy(
+    "parents", "kprobes",
+    {
+        "call": "do_truncate", "args": [{"index": 1, "type": "nop"}, {"index": 2, "type": "int64"}],
+        "selectors": [{"matchArgs": [on(2, "Equal", "521")], "matchParentBinaries": [{"operator": "In", "values": [f"{WORK}/tool"]}]}],
+    },
+)  # fmt: skip
 SETS = policy(
     "sets", "kprobes",
     {
@@ -173,7 +180,7 @@ SOCKETS_MADE = policy(
         "selectors": [{"matchArgs": [on(1, "Equal", "2")], **BY_TOOL}],
     },
 )  # fmt: skip
-STRUCTURES = (STATES, PACKETS, LOADS, PERF, SOCKETS_MADE)
+STRUCTURES = (PARENTS, STATES, PACKETS, LOADS, PERF, SOCKETS_MADE)
 PINS = "/sys/fs/bpf/bpfence-sensors"
 RETURNER = WORK / "returner"
 """The rules about returns are about what this one does."""
@@ -539,6 +546,7 @@ def test_any_lsm_hook(sensing: Agent) -> None:
         ("511", ("exec", "TOOL"), ("exec", "TOOL", "as", "1234"), "ok", "privileges"),
         ("512", ("exec", "TOOL", "as", "1234"), ("as", "1234", "exec", "TOOL"), "ok", "privileges"),
         ("513", ("exec", "TOOL", "in-user-ns"), ("exec", "TOOL"), "ok", "privileges"),
+        ("521", ("exec", "TOOL", "exec", str(WORK / "twin")), ("exec", str(WORK / "twin")), "ok", "parents"),
     ],
 )
 def test_namespaces_and_capabilities(

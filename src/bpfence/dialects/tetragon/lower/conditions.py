@@ -308,6 +308,15 @@ def binaries(test: Binaries) -> Condition:
     return negation(found) if denies else found
 
 
+def parent_binaries(test: Binaries) -> Condition:
+    """A filter on the executable that the acting process was started from."""
+    if test.follow_children:
+        raise UnsupportedError("followChildren of matchParentBinaries is not decided: write it in matchBinaries")
+    denies = test.operator.startswith("Not")
+    found = disj(Atom("process.parent.exe", TEXT_OPS[test.operator.removeprefix("Not")], value) for value in test.values)
+    return negation(found) if denies else found
+
+
 def pids(test: Pids) -> Condition:
     """A filter on the id of the process."""
     if test.is_namespace_pid or test.follow_forks:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bpfence import abi
 from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
@@ -28,6 +29,7 @@ from bpfence.dialects.tetragon.read.model import (
     Argument,
     ArgumentTest,
     Hook,
+    Ignore,
     KProbe,
     LsmHook,
     Selector,
@@ -48,10 +50,10 @@ _REFUSED_ACTIONS: Final = {
     "NotifyEnforcer": "there are no enforcers yet: use Override on a hook that can refuse",
     "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
 }  # fmt: skip
-_REFUSED_FILTERS: Final = (
-    ("match_data", "matchData"), ("match_parent_binaries", "matchParentBinaries"), ("match_workloads", "matchWorkloads"),
-)  # fmt: skip
+_REFUSED_FILTERS: Final = (("match_data", "matchData"), ("match_workloads", "matchWorkloads"))
 _SIGKILL: Final = 9
+_COMPAT_CALLS: Final = ("i386/sys_", "__ia32_sys_")
+"""What names of calls of the 32-bit table begin with."""
 _DEFAULT_NAMESPACE: Final = "default"
 """Where objects are that name no namespace."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -187,6 +189,10 @@ class _Lowering:
         found = next((one for one in self.spec.lists if one.name == name), None) if name else None
         if found is None:
             yield "", hook
+        elif found.type == "generated_syscalls":
+            for call in syscalls.numbers(Arch.X86_64):
+                one = msgspec.structs.replace(hook, call=f"sys_{call}", syscall=True, ignore=Ignore(call_not_found=True))
+                yield f".sys_{call}", one
         elif found.type not in ("", "syscalls"):
             self.refuse(hook.at("call"), f"list {quoted(name)} of {found.type} cannot be put in force yet", "write its functions out")
         else:
@@ -317,6 +323,9 @@ class _Lowering:
         for binaries in selector.match_binaries:
             possible = self._possible(binaries.at("values"), binaries.operator, binaries.values)
             parts.append(conditions.binaries(msgspec.structs.replace(binaries, values=possible)))
+        for binaries in selector.match_parent_binaries:
+            possible = self._possible(binaries.at("values"), binaries.operator, binaries.values)
+            parts += self._tried(binaries.place, partial(conditions.parent_binaries, msgspec.structs.replace(binaries, values=possible)))
         parts += map(conditions.capabilities, selector.match_capabilities)
         parts += map(conditions.capability_changes, selector.match_capability_changes)
         parts += map(conditions.namespaces, selector.match_namespaces)
@@ -409,6 +418,9 @@ class _Lowering:
             if named is not None and named.type == "syscalls":
                 made += self._numbers(test, named.values)
                 continue
+            if named is not None and named.type == "generated_syscalls":
+                made += map(str, sorted(syscalls.numbers(Arch.X86_64).values()))
+                continue
             if named is not None and named.type:
                 self.refuse(test.at("values"), f"list {quoted(named.name)} of {named.type} cannot be put in force yet")
             made += named.values if named is not None else (value,)
@@ -417,7 +429,7 @@ class _Lowering:
     def _numbers(self, test: ArgumentTest, calls: Sequence[str]) -> Iterator[str]:
         """The numbers of system calls."""
         for call in calls:
-            number = syscalls.number(Arch.X86_64, call.removeprefix("sys_"))
+            number = _call_number(call)
             if number is None:
                 self.refuse(test.at("values"), f"there is no system call {quoted(call)}")
             else:
@@ -520,6 +532,15 @@ class _Lowering:
         ):  # fmt: skip
             if getattr(one, member):
                 self.refuse(one.at(key), f"{key} is read, and cannot be put in force yet", "leave it out")
+
+
+def _call_number(call: str) -> int | None:
+    """The number of a system call as sensors tell it, of the 32-bit table where its name says so; None where there is none."""
+    for prefix in _COMPAT_CALLS:
+        if call.startswith(prefix):
+            number = syscalls.number(Arch.X86, call.removeprefix(prefix))
+            return None if number is None else number | abi.CALL_COMPAT
+    return syscalls.number(Arch.X86_64, call.removeprefix("__x64_").removeprefix("sys_"))
 
 
 def _late(selector: Selector) -> bool:

@@ -147,6 +147,24 @@ def test_binaries() -> None:
         assert holds(conditions.binaries(test), child) == passes
 
 
+@pytest.mark.parametrize(
+    ("operator", "value", "passes"),
+    [
+        ("In", "/bin/bash", True),
+        ("NotIn", "/bin/bash", False),
+        ("Prefix", "/bin/", True),
+        ("Postfix", "/ls", False),
+        ("NotPostfix", "/ls", True),
+    ],
+)
+def test_binaries_of_parents(operator: str, value: str, passes: bool) -> None:
+    event = {"process.exe": "/bin/ls", "process.parent.exe": "/bin/bash"}
+    assert holds(conditions.parent_binaries(Binaries(operator=operator, values=(value,))), event) is passes
+    followed = Binaries(operator=operator, values=(value,), follow_children=True)
+    with pytest.raises(UnsupportedError):
+        conditions.parent_binaries(followed)
+
+
 def test_processes_and_capabilities() -> None:
     event = {"process.pid": 7, "process.caps": 1 << 21 | 1}
     assert holds(conditions.pids(Pids(operator="In", values=(1, 7))), event)

@@ -197,7 +197,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"kprobes": [kprobe(args=[FILE, {"index": 2, "type": "int"}])]}, "{"),
     ({"kprobes": [kprobe(args=[{**FILE, "resolve": "f_inode"}])]}, "{"),
     ({"kprobes": [kprobe({"matchWorkloads": {}})]}, '"matchWorkloads": {'),
-    ({"kprobes": [kprobe({"matchParentBinaries": [{"operator": "In", "values": ["/a"]}]})]}, '"matchParentBinaries": ['),
+    ({"kprobes": [kprobe({"matchParentBinaries": [{"operator": "In", "values": ["/a"], "followChildren": True}]})]}, "{"),
     ({"kprobes": [kprobe(act("Post", kernelStackTrace=True))]}, '"kernelStackTrace": true'),
     ({"kprobes": [kprobe(act("Signal", argSig=15))]}, '"argSig": 15'),
     ({"kprobes": [kprobe(act("Override"))]}, "{"),

@@ -15,7 +15,7 @@ from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.document import CODES
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic
-from bpfence.evaluate import verdict
+from bpfence.evaluate import holds, verdict
 from bpfence.policy import Action, PolicySet, Probe, ProbeArgument, Read, Way
 from tests.unit.dialects.tetragon.texts import kprobe, on, read
 
@@ -392,3 +392,38 @@ def test_a_returned_socket_is_shown_and_not_tested() -> None:
     assert (sensor.result.reads.value, sensor.result.type) == ("structure", "sock")
     _, told = lowered(kprobes=[hook({"matchReturnArgs": [{"index": 0, "operator": "Family", "values": ["AF_INET"]}]}, **returns)])
     assert [one.code for one in told] == ["not-supported"]
+
+
+def tabled(*lists: dict[str, Any]) -> Lowered:
+    tests = {"matchArgs": [{"index": 4, "operator": "InMap", "values": [f"list:{one['name']}" for one in lists]}]}
+    enters = {"subsystem": "raw_syscalls", "event": "sys_enter", "args": [{"index": 4, "type": "syscall64"}], "selectors": [tests]}
+    found, told = lowered(tracepoints=[enters], lists=list(lists))
+    assert told == []
+    return found
+
+
+def test_system_calls_of_both_tables_in_lists() -> None:
+    found = tabled({"name": "d", "type": "syscalls", "values": ["sys_dup", "__x64_sys_dup2", "__ia32_sys_dup", "i386/sys_getpid"]})
+    [rule] = found.policy.rules
+    compat = 0x80000000
+    for number, passes in (
+        (32, True),
+        (33, True),
+        (41 | compat, True),
+        (20 | compat, True),
+        (41, False),
+        (32 | compat, False),
+        (20, False),
+    ):
+        event = {"sensor.number": found.policy.probes[0].number, "sensor.number0": number}
+        assert holds(rule.condition, event) is passes, number
+
+
+def test_a_list_of_all_system_calls() -> None:
+    every = {"name": "all", "type": "generated_syscalls"}
+    [rule] = (found := tabled(every)).policy.rules
+    for number, passes in ((0, True), (59, True), (999_999, False), (0x80000001, False)):
+        assert holds(rule.condition, {"sensor.number": found.policy.probes[0].number, "sensor.number0": number}) is passes
+    found, told = lowered(kprobes=[{"call": "list:all"}], lists=[every])
+    places = {probe.place: (probe.call, probe.optional) for probe in found.policy.probes}
+    assert (told, len(places) > 300, places["sys_linkat"]) == ([], True, (True, True))
