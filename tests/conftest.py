@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL_TESTS = ROOT / "tests" / "kernel"
-OF_A_CLUSTER = "tests/kernel/test_kubernetes.py"
+OF_A_CLUSTER = ("tests/kernel/test_kubernetes.py", "tests/kernel/test_daemonset.py")
 """These ask an API server, which runs on this machine: emulated, its start alone would take minutes."""
 PREPARED, AGENT_KUBECONFIG, TOKEN = "prepared", "agent.kubeconfig", "secret-admin"
 """Files of it that a guest finds, and the administrator's token."""

@@ -169,7 +169,7 @@ def main() -> int:
             subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", str(options.root)], input=data, check=True)
     labels = {"org.opencontainers.image.title": "bpfence", "org.opencontainers.image.version": version}
     target = DIST / f"bpfence-{version}-{ARCHITECTURES[platform.machine()]}.oci.tar"
-    write(image(layers, f"bpfence:{version}", labels), target)
+    write(image(layers, f"localhost/bpfence:{version}", labels), target)  # containerd takes no name without a host
     print(target)
     return 0
 

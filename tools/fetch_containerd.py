@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A Debian mirror in, a containerd that has NRI out: what tests/e2e/test_nri.py runs where the machine's own is older.
+"""A Debian mirror in, a containerd that has NRI out: what tests run where the machine's own is older.
 
 Run by `make containerd`. It is kept in the cache beside the test kernels, and is not installed. Prints where it is.
 """
@@ -8,6 +8,7 @@ Run by `make containerd`. It is kept in the cache beside the test kernels, and i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,25 @@ from vmtest.mirror import debian_mirrors, fetch_packages, fetch_release, find_to
 
 SUITES: Final = ("trixie",)
 PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "ctr")
+FIRST: Final = (1, 7)
+"""The first version that has NRI."""
 
 
 def folder() -> Path:
     """Where the programs are, or will be."""
     return cache_folder().parent / "containerd"
+
+
+def with_nri() -> str:
+    """A folder that has a containerd with NRI, and the programs beside it: what was fetched, or one of the PATH; "" where there is none."""
+    for name in (str(folder()), *f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin".split(":")):
+        program = Path(name, "containerd")
+        if program.exists():
+            said = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
+            version = re.search(r" v?(\d+)\.(\d+)\.\d", said)
+            if version and (int(version[1]), int(version[2])) >= FIRST:
+                return name
+    return ""
 
 
 def fetch(target: Path) -> None:

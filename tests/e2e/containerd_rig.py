@@ -125,6 +125,7 @@ def main(folder: str, wrapper: str, path: str, plugins: str = "", plugin_setting
     nri = NRI.format(folder=folder, plugins=plugins, settings=plugin_settings) if plugins else ""
     settings.write_text(CONFIG.format(folder=folder, image=IMAGE, wrapper=wrapper) + nri)
     said: list[str] = []
+    again: list[dict[str, Any]] = []
     with Path(folder, "log").open("w") as log:
         daemon = subprocess.Popen(["containerd", "-c", str(settings)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     source = Cri(tree, socket, "containerd", 60)
@@ -145,6 +146,10 @@ def main(folder: str, wrapper: str, path: str, plugins: str = "", plugin_setting
         answer["bundles"] = msgspec.to_builtins(Bundles(tree, states=(), tasks=tasks).snapshot())
         refuses.append(True)
         answer["refused"] = started(source, pod, "refused")
+        if client is not None:  # an agent that starts again
+            client.close()
+            client = NriClient(Path(folder, "nri.sock"), tree, pause=0.1).start(lambda one, _: again.append(msgspec.to_builtins(one)))
+            answer["found"] = waited(lambda: again)
     except BadAnswerError as error:
         answer["failed"] = str(error)
     finally:
@@ -158,7 +163,7 @@ def main(folder: str, wrapper: str, path: str, plugins: str = "", plugin_setting
         server.close()
         for level in (f"/besteffort/pod{UID}", "/besteffort", ""):
             subprocess.run(["rmdir", f"/sys/fs/cgroup/kubepods{level}"], check=False)
-    print(json.dumps(answer | {"told": told, "said": said, "pod": pod, "log": Path(folder, "log").read_text()[-3000:]}))
+    print(json.dumps(answer | {"told": told, "again": again, "said": said, "pod": pod, "log": Path(folder, "log").read_text()[-3000:]}))
 
 
 if __name__ == "__main__":

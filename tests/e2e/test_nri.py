@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,23 +23,11 @@ from tools import fetch_containerd
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containers are started by it")
 
 
-def programs() -> str:
-    """A folder that has a containerd with NRI, and the others; "" where there is none."""
-    for folder in (str(fetch_containerd.folder()), *f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin".split(":")):
-        program = Path(folder, "containerd")
-        if program.exists():
-            said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-            found = re.search(r" v?(\d+)\.(\d+)\.\d", said)
-            if found and (int(found[1]), int(found[2])) >= (1, 7):
-                return folder
-    return ""
-
-
 @pytest.fixture(scope="module", params=["installed", "agent"])
 def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the rig writes. Skips where there is no containerd with NRI, or it starts nothing here."""
     pytest.importorskip("grpc", reason="needs grpcio: pip install 'bpfence[cri]'")
-    here = programs()
+    here = fetch_containerd.with_nri()
     if not here:
         pytest.skip("needs a containerd from 1.7 on: make containerd")
     path = f"{here}:{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin"
@@ -93,3 +79,10 @@ def test_labels_of_the_pod_are_known_where_the_agent_is_the_plugin(seen: dict[st
     assert {key: server[key] for key in ("cgroup", "cgroup_id", "pid", "name", "image")} == {
         key: api[key] for key in ("cgroup", "cgroup_id", "pid", "name", "image")
     }
+
+
+def test_what_runs_is_told_when_an_agent_becomes_the_plugin(seen: dict[str, Any]) -> None:
+    """As it was told before it started, but for the moment."""
+    if seen["by"] == "agent":
+        [server] = seen["again"]
+        assert server | {"started": 0} == seen["told"][0]["container"] | {"started": 0}

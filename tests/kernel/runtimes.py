@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real container engines in a guest (containerd by its CRI, Docker, Podman) and images of a few programs in, what containers did out.
+"""Real container engines in a guest and images of a few programs in, what containers did out.
 
-Used by test_runtimes.py. Everything is where the engines have it by default, on memory. CRI is spoken by hand, one call a connection: to
-import grpc and protobuf takes an emulated machine longer than ten containers. dockerd is that of the machine, or of the folder beside the
-guests' kernels, where `.ci/run` unpacks it.
+Used by test_runtimes.py: containerd by its CRI, another one with NRI, Docker, Podman. Everything is where the engines have it by default,
+but for the second containerd, and on memory. CRI is spoken by hand, one call a connection: to import grpc and protobuf takes an emulated
+machine longer than ten containers. dockerd is that of the machine, or of the folder beside the guests' kernels, where `.ci/run` unpacks it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -21,23 +22,27 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
-from bpfence.workloads.install import FOLDER
+from bpfence.workloads.install import FOLDER, NRI_PLUGIN
 from tests.kernel.harness import TRIGGER, outcome
+from tools.fetch_containerd import with_nri
 from vmtest.kernels import cache_folder
 
 GUARDED, PLAIN, PAUSE = (f"docker.io/library/{name}:1" for name in ("guarded", "plain", "pause"))
-SECRET, PUBLIC = "/secret", "/public"
+SECRET, PUBLIC, LABELLED = "/secret", "/public", "/labelled"
 WAIT: Final = ("/bin/sleep", "100000")
 NO_HOOKS: Final = "/run/no-hooks"
 WRAPPER: Final = FOLDER / "containerd-runtime"
 CONTAINERD: Final = "/run/containerd/containerd.sock"
+NRI: Final = "/run/nri/nri.sock"
+WITH_NRI: Final = "/run/with-nri"
+"""What a containerd that has NRI keeps beside the other one, and where it listens."""
 CONTAINERD_TOML, CONTAINERS_CONF = Path("/etc/containerd/config.toml"), Path("/etc/containers/containers.conf")
-ROOTS: Final = ("/var/lib/containerd", "/var/lib/docker", "/var/lib/containers")
+ROOTS: Final = ("/var/lib/containerd", "/var/lib/docker", "/var/lib/containers", WITH_NRI)
 SECONDS: Final = 240.0
 
-CONTAINERD_CONFIG: Final = f"""
+CONTAINERD_BEGINS: Final = f"""
 version = 2
 disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.aufs", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
@@ -45,12 +50,30 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 sandbox_image = "{PAUSE}"
 disable_apparmor = true
 restrict_oom_score_adj = true
+"""
+CONTAINERD_CONFIG: Final = f"""
+{CONTAINERD_BEGINS}
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 BinaryName = "{WRAPPER}"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.without]
 runtime_type = "io.containerd.runc.v2"
+"""
+NRI_CONFIG: Final = f"""
+{CONTAINERD_BEGINS}
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.nri.v1.nri"]
+disable = false
+socket_path = "{NRI}"
+plugin_registration_timeout = "200s"
+plugin_request_timeout = "200s"
+"""
+BESIDE: Final = f"""
+root = "{WITH_NRI}/root"
+state = "{WITH_NRI}/state"
+grpc.address = "{WITH_NRI}/containerd.sock"
 """
 PODMAN_CONFIG: Final = """
 [containers]
@@ -70,8 +93,15 @@ def dockerd() -> str | None:
 
 def missing(engine: str) -> str:
     """The first program that an engine needs and that is not here; "" where all are."""
-    needed = {"containerd": ("containerd", "ctr", "runc"), "docker": ("containerd", "runc", "crun"), "podman": ("podman", "conmon", "crun")}
+    needed = {
+        "containerd": ("containerd", "ctr", "runc"),
+        "docker": ("containerd", "runc", "crun"),
+        "podman": ("podman", "conmon", "crun"),
+        "nri": ("runc",),
+    }
     gone = [name for name in needed[engine] if shutil.which(name) is None]
+    if engine == "nri" and not with_nri():
+        gone.append("a containerd with NRI")
     return gone[0] if gone else "dockerd" if engine == "docker" and dockerd() is None else ""
 
 
@@ -102,7 +132,7 @@ def images(path: Path, program: Path = TRIGGER) -> None:
     applets = ("sh", "sleep", "mkdir", "ln", "cat", "kill", "mknod")
     folders = dict.fromkeys(("bin/", "tmp/", "mnt/", "run/", "etc/"), b"")
     layer = _tar(
-        {**folders, "bin/busybox": busybox, "trigger": program.read_bytes(), "secret": b"secret", "public": b"public"}
+        {**folders, "bin/busybox": busybox, "trigger": program.read_bytes(), "secret": b"", "public": b"", "labelled": b""}
         | {f"bin/{name}": "busybox" for name in applets}
     )
     config: dict[str, Any] = {
@@ -172,10 +202,10 @@ NOT_STARTED: Final = 255
 class Daemon:
     """A process with a log, whose socket shows that it is ready."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
         with log.open("wb") as file:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
@@ -226,6 +256,16 @@ def start_containerd(folder: Path, *options: str) -> Daemon:
     """containerd, ready."""
     made = Daemon(["containerd", *options], folder / "containerd.log")
     made.wait(CONTAINERD)
+    return made
+
+
+def start_with_nri(folder: Path, *, beside: bool = False) -> Daemon:
+    """A containerd with NRI, ready. It starts the plugins that are installed. `beside`: where it does not meet another containerd."""
+    programs, settings = with_nri(), folder / "with-nri.toml"
+    settings.write_text((BESIDE if beside else "") + NRI_CONFIG)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}  # the shim beside it
+    made = Daemon([f"{programs}/containerd", "--config", str(settings)], folder / "with-nri.log", environment)
+    made.wait(Nri.SOCKET if beside else CONTAINERD)
     return made
 
 
@@ -289,13 +329,20 @@ class CriError(AssertionError):
 
 
 class Cri:
-    """Containers by the CRI, those with the hook in one pod, those without in another."""
+    """Containers by the CRI, those of each of containerd's runtimes in a pod; its runtime `without` knows of no hook."""
+
+    SOCKET: ClassVar = CONTAINERD
+    PODS: ClassVar = 0
+    """Where the numbers of pods begin."""
 
     def __init__(self, archive: Path, daemon: Daemon) -> None:
-        self._pods: dict[bool, tuple[str, Mapping[int, Any]]] = {}
+        self._pods: dict[str, tuple[str, Mapping[int, Any]]] = {}
         self._count = 0
         self._daemon = daemon
-        subprocess.run(["ctr", "-n", "k8s.io", "images", "import", str(archive)], check=True, stdout=subprocess.DEVNULL)
+        self.uid = ""
+        """Of the pods that are made from now on; "": each has one of its own."""
+        command = ["ctr", "-a", self.SOCKET, "-n", "k8s.io", "images", "import", str(archive)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def call(self, method: str, message: Mapping[int, Any]) -> dict[int, list[Any]]:
         """One call (RFC 9113; gRPC over HTTP/2). CriError where there is no answer, with the log's end."""
@@ -311,7 +358,7 @@ class Cri:
         framed = b"\0" + len(body).to_bytes(4, "big") + body
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(SECONDS)
-            connection.connect(CONTAINERD)
+            connection.connect(self.SOCKET)
             connection.sendall(
                 b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"") + _frame(1, 4, 1, headers) + _frame(0, 1, 1, framed)
             )
@@ -320,20 +367,25 @@ class Cri:
             raise CriError(f"{method}: {self._daemon.tail()}")
         return decoded(answer[5:])
 
-    def _pod(self, hook: bool) -> tuple[str, Mapping[int, Any]]:
-        if hook not in self._pods:
-            uid = f"{len(self._pods):08x}-0000-4000-8000-000000000000"
+    def _runtime(self, wanted: Wanted) -> str:
+        """As containerd's settings call it; "" for the usual one."""
+        return "" if wanted.hook else "without"
+
+    def _pod(self, runtime: str) -> tuple[str, Mapping[int, Any]]:
+        if runtime not in self._pods:
+            number = self.PODS + len(self._pods)
+            uid = self.uid or f"{number:08x}-0000-4000-8000-000000000000"
             config: dict[int, Any] = {
-                1: {1: f"pod{len(self._pods)}", 2: uid, 3: "shop"},
+                1: {1: f"pod{number}", 2: uid, 3: "shop"},
                 6: [{1: "tier", 2: "front"}],
                 8: {1: f"/kubepods/besteffort/pod{uid}", 2: {1: {1: 2}}},  # the host's network
             }
-            answer = self.call("RunPodSandbox", {1: config, **({} if hook else {2: "without"})})
-            self._pods[hook] = answer[1][0].decode(), config
-        return self._pods[hook]
+            answer = self.call("RunPodSandbox", {1: config, **({2: runtime} if runtime else {})})
+            self._pods[runtime] = answer[1][0].decode(), config
+        return self._pods[runtime]
 
     def start(self, wanted: Wanted) -> str:
-        pod, config = self._pod(wanted.hook)
+        pod, config = self._pod(self._runtime(wanted))
         self._count += 1
         resources: dict[int, Any] = {4: wanted.memory} if wanted.memory else {}
         if wanted.cpu:
@@ -379,6 +431,26 @@ class Cri:
             self.call("StopPodSandbox", {1: pod})  # and its containers
             self.call("RemovePodSandbox", {1: pod})
         self._pods = {}
+
+
+class Nri(Cri):
+    """Containers of a containerd that asks plugins of NRI. It asks them of every container: those without the hook are made while the
+    plugin's file is away, as after `bpfence hook uninstall`."""
+
+    SOCKET: ClassVar = f"{WITH_NRI}/containerd.sock"
+    PODS: ClassVar = 100
+
+    def _runtime(self, _: Wanted) -> str:
+        return ""
+
+    def start(self, wanted: Wanted) -> str:
+        if wanted.hook:
+            return super().start(wanted)
+        away = NRI_PLUGIN.rename(NRI_PLUGIN.with_suffix(".away"))
+        try:
+            return super().start(wanted)
+        finally:
+            away.rename(NRI_PLUGIN)
 
 
 def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers of real engines under a real agent: by containerd's CRI, Docker and Podman, of runc and crun.
+"""Containers of real engines under a real agent: by containerd's CRI, with the hook or NRI, Docker and Podman, of runc and crun.
 
 One agent and one of each engine for all tests of this file, in order: before, while and after the agent is killed. Most need more starts
 than an emulated machine has time for in CI, and run by `pytest --kernels 6.12 --whole tests/kernel/test_runtimes.py` (selection.yaml);
@@ -24,12 +24,13 @@ from typing import Any, Final
 import pytest
 
 from bpfence.kernel.libbpf import Map
-from bpfence.workloads.install import Asked, Host, OnFailure, install, uninstall
+from bpfence.workloads.install import NRI_PLUGIN, Asked, Host, OnFailure, install, uninstall
 from tests.kernel import runtimes
 from tests.kernel.cases import ROOT, read_yaml, write_yaml
 from tests.kernel.harness import COMMAND, SENTINEL, Agent, Playground, go_out
 from tests.kernel.runtimes import (
     GUARDED,
+    LABELLED,
     NOT_STARTED,
     PLAIN,
     PUBLIC,
@@ -42,6 +43,7 @@ from tests.kernel.runtimes import (
     Docker,
     Done,
     Engine,
+    Nri,
     Podman,
     Wanted,
 )
@@ -49,11 +51,12 @@ from tests.kernel.test_uncertain import kernel_map
 
 STARTS: Final = int(os.environ.get("BPFENCE_STARTS", "1"))
 ROUNDS: Final = int(os.environ.get("BPFENCE_ROUNDS", "3"))
-ENGINES: Final = ("containerd", "docker", "podman")
-FAILURE: Final[dict[str, OnFailure]] = {"containerd": "allow", "docker": "deny", "podman": "deny"}
+ENGINES: Final = ("containerd", "docker", "podman", "nri")
+"""The last is another containerd, which asks plugins of NRI."""
+FAILURE: Final[dict[str, OnFailure]] = {"containerd": "allow", "docker": "deny", "podman": "deny", "nri": "deny"}
 """What each engine's hook is to do where no agent answers."""
-REAL: Final = {"containerd": ("runc", "crun"), "docker": ("crun", "runc"), "podman": ("crun", "runc")}
-"""What makes each engine's containers, and what makes one of them instead."""
+REAL: Final = {"containerd": ("runc", "crun"), "docker": ("crun", "runc"), "podman": ("crun", "runc"), "nri": ("runc",)}
+"""What makes each engine's containers, and what makes one of them instead. crun of Debian 12 does not know the containerd with NRI."""
 PATIENT, IMPATIENT = 200.0, 2.0
 """Seconds that hooks wait for the agent; an emulated machine takes its time."""
 PINS: Final = "/sys/fs/bpf/bpfence-runtimes"
@@ -83,6 +86,14 @@ spec:
   scope: {{image: "elsewhere:*", unknown: inside}}
   rules:
     - {{name: not-known, on: open, match: {{file.path: {PUBLIC}}}, action: deny, rate: 100000/s}}
+---
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {{name: labelled}}
+spec:
+  scope: {{labels: {{tier: front}}, namespace: shop, unknown: outside}}
+  rules:
+    - {{name: labelled, on: open, match: {{file.path: {LABELLED}}}, action: deny, rate: 100000/s}}
 """
 
 
@@ -112,19 +123,21 @@ class Machine:
         """Of an engine (0) a container that the policy is about and (1) one that it is not: they run until the end. Docker's have every
         privilege, much of the host, and its process ids."""
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         """The agent, beside another one that may be there."""
-        self.agent.start("--pin-dir", PINS, "--hook-socket", str(self.hook))
+        self.agent.start("--pin-dir", PINS, "--hook-socket", str(self.hook), *more)
         self.agent.settle()
 
     def put_hook(self, name: str, seconds: float = PATIENT, real: str = "") -> None:
         """As `bpfence hook install` does. `real`: which runtime makes the engine's containers from now on."""
         real = real or REAL[name][0]
-        install(name, Asked(FAILURE[name], seconds, str(self.hook), real), Host())
-        if name == "podman" and name in self.engines:
-            podman = self.engines[name]
-            assert isinstance(podman, Podman)
-            podman.runtime = real
+        if name == "nri":
+            install("containerd", Asked(FAILURE[name], seconds, str(self.hook), nri=True), Host())
+        else:
+            install(name, Asked(FAILURE[name], seconds, str(self.hook), real), Host())
+        engine = self.engines.get(name)
+        if isinstance(engine, Podman):
+            engine.runtime = real
 
     def engine(self, name: str) -> Engine:
         """Started with the first question; skips where it is not installed."""
@@ -132,8 +145,10 @@ class Machine:
             pytest.skip(f"{gone} is not installed here")
         if name not in self.engines:
             began = time.monotonic()
-            if name != "podman" and "containerd" not in self.daemons:
+            if name in ("containerd", "docker") and "containerd" not in self.daemons:
                 self.daemons["containerd"] = runtimes.start_containerd(self.folder)
+            if name == "nri":
+                self.daemons[name] = runtimes.start_with_nri(self.folder, beside=True)
             if name == "docker":
                 self.daemons[name] = runtimes.start_docker(self.folder)
             made: dict[str, Engine] = {}
@@ -142,6 +157,8 @@ class Machine:
                     made[name] = Podman(self.archive)
                 case "docker":
                     made[name] = Docker(self.archive)
+                case "nri":
+                    made[name] = Nri(self.archive, self.daemons[name])
                 case _:
                     made[name] = Cri(self.archive, self.daemons[name])
             self.engines |= made
@@ -199,7 +216,7 @@ class Machine:
         for daemon in reversed(self.daemons.values()):
             daemon.stop()
         runtimes.clean()
-        for name in ENGINES:
+        for name in ("containerd", "docker", "podman"):
             uninstall(name, Host(), purge=True)
         if self.agent.process is not None and self.agent.process.poll() is None:
             self.agent.stop()
@@ -236,7 +253,7 @@ def told(name: str, alerts: Sequence[Mapping[str, Any]]) -> None:
     assert {alert["container.image"].removeprefix("docker.io/library/") for alert in alerts} == {"guarded:1"}
     assert all(re.fullmatch("[0-9a-f]{64}", alert["container.id"]) for alert in alerts)
     assert len({alert["container.id"] for alert in alerts}) == len(alerts)
-    assert {alert.get("k8s.namespace") for alert in alerts} == {"shop" if name == "containerd" else None}
+    assert {alert.get("k8s.namespace") for alert in alerts} == {"shop" if name in ("containerd", "nri") else None}
 
 
 @each_engine
@@ -276,7 +293,7 @@ def test_the_first_act_is_denied_in_each_start(machine: Machine, name: str) -> N
     machine.agent.settle()
     made: list[str] = []
     results: list[int] = []
-    for real, starts in zip(REAL[name], (STARTS, (STARTS + 1) // 2), strict=True):
+    for real, starts in zip(REAL[name], (STARTS, (STARTS + 1) // 2), strict=False):
         machine.put_hook(name, real=real)
         began = time.monotonic()
         for n in range(starts):
@@ -470,7 +487,7 @@ def test_an_agent_that_is_killed(machine: Machine, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def restarted(machine: Machine) -> None:
-    machine.start()
+    machine.start("--nri-socket", runtimes.NRI)
 
 
 @each_engine
@@ -481,6 +498,24 @@ def test_an_agent_that_is_back(machine: Machine, name: str) -> None:
     done = machine.engine(name).run(Wanted(GUARDED, OPEN_SECRET, "again"))
     assert done.code == EPERM, done
     assert [alert["container.name"] for alert in machine.alerts("secret")] == ["kept", "again"]
+
+
+@pytest.mark.usefixtures("restarted")
+def test_an_agent_that_is_the_plugin(machine: Machine) -> None:
+    """Nothing is installed. It knows the labels of the pod, too, before the first act; the twin is of another image."""
+    engine = machine.engine("nri")
+    NRI_PLUGIN.unlink()
+    try:
+        machine.agent.settle()
+        done = engine.run(Wanted(GUARDED, OPEN_SECRET, "one"))
+        assert done.code == EPERM, done
+        told("nri", machine.alerts("secret", 1))
+        done = engine.run(Wanted(PLAIN, ("/bin/sh", "-c", f"/trigger open {SECRET} && exec /trigger open {LABELLED}"), "two"))
+        assert done.code == EPERM, done
+        [alert] = machine.alerts("labelled", 1)
+        assert (alert["container.name"], alert["k8s.namespace"]) == ("two", "shop")
+    finally:
+        machine.put_hook("nri")
 
 
 def await_none(classes: Map) -> None:

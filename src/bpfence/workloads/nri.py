@@ -12,11 +12,13 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from bpfence.errors import BpfenceError
 from bpfence.workloads.bundle import Bundles, Running, annotated
 from bpfence.workloads.cgroups import MAX_ID, Tree
 from bpfence.workloads.hook import SHARE
@@ -124,7 +126,7 @@ class NriClient:
                 with _connected(self._path) as connection:
                     self._connection = connection
                     pid, _ = _credentials(connection)
-                    plugin = Plugin(connection, lambda start, pid=pid: self._started(start, pid), self._fails)  # type: ignore[misc]
+                    plugin = Plugin(connection, partial(self._started, pid), self._fails, running=partial(self._running, pid))
                     self._plugin = plugin
                     plugin.serve()
                     why = "the runtime has closed the connection"
@@ -138,7 +140,15 @@ class NriClient:
                 self._report(f"NRI at {self._path}: containers are not told of before they start: {why[:500]}")
             self._closed.wait(min(self._pause * 2 ** min(failures, 8), LONGEST_PAUSE))
 
-    def _started(self, start: Start, runtime_pid: int) -> None:
+    def _running(self, runtime_pid: int, start: Start) -> None:
+        """Nobody waits for a container that runs: its class comes into force when it can."""
+        assert self._register is not None
+        try:
+            self._register(learned(start, runtime_pid, self._tree, self._bundles), 0.0)
+        except (BadAnswerError, BpfenceError, ProtocolError):
+            pass  # it has ended, or needs other tables, which are being made
+
+    def _started(self, runtime_pid: int, start: Start) -> None:
         assert self._register is not None
         self._told = ""
         try:

@@ -3,7 +3,7 @@
 
 The agent uses `Plugin` on the runtime's socket (`nri`); the copy is started by the runtime itself, asks the agent as the OCI hook does
 (`hook_program`), and is there also where no agent is. It stands alone, as that does. Formats: ttrpc 1.2 (PROTOCOL.md), several
-connections in one (a number and a length before each part), and the messages of nri.pkg.api.v1alpha1, of which three are understood.
+connections in one (a number and a length before each part), and the messages of nri.pkg.api.v1alpha1, of which four are understood.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,8 @@ REFUSED, UNKNOWN_METHOD = 9, 12
 MAX_MESSAGE = 4 << 20
 MAX_PART = MAX_MESSAGE + 10
 MAX_FIELDS = 1 << 16
+MAX_RUNNING = 1 << 14
+MAX_SYNCHRONIZED = 64 << 20
 REQUEST_SECONDS = 2.0
 """What runtimes wait for an answer where they do not say."""
 REGISTER_SECONDS = 10.0
@@ -125,8 +128,17 @@ def texts_of(message: Fields, field: int) -> dict[str, str]:
     return {text_of(entry, 1): text_of(entry, 2) for entry in entries}
 
 
+def _fields(data: bytes) -> Fields:
+    """Those of a message that may be broken: none."""
+    try:
+        return decoded(data)
+    except ProtocolError:
+        return {}
+
+
 class Start:
-    """A container that is about to start, and its pod: messages Container and PodSandbox of NRI. `seconds`: until the answer is due."""
+    """A container that is about to start, or is there, and its pod: messages Container and PodSandbox of NRI. `seconds`: until the answer
+    is due."""
 
     def __init__(self, runtime: str, seconds: float, pod: bytes, container: bytes) -> None:
         self.runtime, self.seconds = runtime, seconds
@@ -154,7 +166,8 @@ def bundle_of(identity: str, pid: int) -> str:
 
 class Plugin:
     """Registers with a runtime and answers it. `started` is called with a Start before the container's first instruction; RefusedError
-    where it is not to start. `fails`: whether the runtime is to refuse what was not answered in time, where it can."""
+    where it is not to start. `fails`: whether the runtime is to refuse what was not answered in time, where it can. `running`: called with
+    a Start of each container that there is when the runtime takes the plugin, as far as there is time."""
 
     def __init__(
         self,
@@ -162,8 +175,12 @@ class Plugin:
         started: Callable[[Start], None],
         fails: bool = False,
         configured: Callable[[str], bool] | None = None,
+        running: Callable[[Start], None] | None = None,
     ) -> None:
         self._connection, self._started, self._fails, self._configured = connection, started, fails, configured
+        self._running = running
+        self._pods: list[bytes] = []
+        self._containers: list[bytes] = []
         self._parts = {TO_PLUGIN: b"", TO_RUNTIME: b""}
         self._runtime, self._seconds = "", REQUEST_SECONDS
         self.registered = False
@@ -249,7 +266,25 @@ class Plugin:
         return {**events, 3: {1: 1, 2: 1}} if self._fails else events
 
     def _synchronize(self, given: Fields) -> dict[int, Any]:
-        return {2: 1} if number_of(given, 3) else {}
+        """What there is already. Of much there are several parts, and a container's pod may be in a later one."""
+        if self._running is not None:
+            for field, kept in ((1, self._pods), (2, self._containers)):
+                kept += [one for one in given.get(field, []) if isinstance(one, bytes)]
+                if len(kept) > MAX_RUNNING or sum(map(len, kept)) > MAX_SYNCHRONIZED:
+                    raise ProtocolError("more pods or containers than a machine can have")
+        if number_of(given, 3):
+            return {2: 1}
+        pods, containers, self._pods, self._containers = self._pods, self._containers, [], []
+        end = time.monotonic() + self._seconds * SHARE
+        by_id = {}
+        for pod in pods:
+            if fields := _fields(pod):
+                by_id[text_of(fields, 1)] = pod
+        for container in containers:
+            fields = _fields(container)
+            if fields and time.monotonic() < end and self._running is not None:
+                self._running(Start(self._runtime, 0.0, by_id.get(text_of(fields, 2), b""), container))
+        return {}
 
     def _start(self, given: Fields) -> dict[int, Any]:
         self._begin(bytes_of(given, 1), bytes_of(given, 2))

@@ -149,6 +149,21 @@ def test_what_cannot_be_registered(rig: Rig, held: bytes, why: str) -> None:
     assert rig.wrong in rig.said[-1]
 
 
+def test_containers_that_run_when_the_runtime_takes_the_plugin(rig: Rig) -> None:
+    """Nobody waits for them. One that has ended, and one that cannot be put in force at once, keep nobody from the others."""
+    listener = rig.listen()
+    rig.client.start(rig.register)
+    runtime = rig.runtime(listener)
+    rig.wrong = "the container's class could not be put in force in time"
+    of = encoded({2: "p" * 64})
+    parts = [{1: pod({"app": "web"}), 2: container(pid=0) + of, 3: 1}, {2: container() + of}]
+    assert [runtime.call("Synchronize", part)[0] for part in parts] == [0, 0]
+    (made,) = rig.registered
+    assert (made.id, made.cgroup, rig.seconds) == (ID, PATH, [0.0])
+    assert made.pod == Pod("web-0", "prod", UID, {"app": "web"})
+    assert rig.said == []
+
+
 def waited(true: Callable[[], Any]) -> bool:
     deadline = time.monotonic() + 30
     while not true() and time.monotonic() < deadline:

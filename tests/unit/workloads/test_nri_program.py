@@ -153,6 +153,35 @@ def test_other_events_are_none_of_ours() -> None:
     assert seen == []
 
 
+def test_what_there_is_already() -> None:
+    """In parts; a pod may come after its containers. What cannot be read is left out."""
+    seen: list[Start] = []
+    containers = [encoded({1: name, 2: name[0] * 64}) for name in ("q1", "p1", "p2")]
+    with plugged(lambda _: None, running=seen.append) as (runtime, ended):
+        runtime.register()
+        runtime.configure()
+        for n, container in enumerate(containers):
+            pods = {1: POD} if n == 1 else {}
+            assert runtime.call("Synchronize", {2: container, 3: 1, **pods})[2] == {2: [1]}
+        assert seen == []
+        assert runtime.call("Synchronize", {1: b"\xff", 2: b"\xff"}) == (0, "", {})
+        assert [(start.id, text_of(start.pod, 2)) for start in seen] == [("q1", ""), ("p1", "web-0"), ("p2", "web-0")]
+        assert runtime.call("Synchronize", {}) == (0, "", {})
+    assert (len(seen), ended) == (3, [])
+
+
+@pytest.mark.parametrize("bound", ["MAX_RUNNING", "MAX_SYNCHRONIZED"])
+def test_more_than_a_machine_can_have(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(nri_program, bound, 2)
+    with plugged(lambda _: None, running=lambda _: None) as (runtime, ended):
+        runtime.register()
+        runtime.configure()
+        body = encoded({1: SERVICE, 2: "Synchronize", 3: b"".join(encoded({2: b"\x08\x01"}) for _ in range(3))})
+        runtime.send(TO_PLUGIN, 1, REQUEST, body)
+        assert runtime.connection.recv(1) == b""
+    assert ["a machine can have" in str(error) for error in ended] == [True]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_is_refused_and_what_cannot_be_read(fails: bool) -> None:
     """The plugin goes on in either case."""
