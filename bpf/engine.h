@@ -138,6 +138,8 @@ int ancestors_load(u32 slot);
 int path_aside(u32 slot, u32 str, int dirfd);
 int tty_load(u32 slot);
 int exe_load(u32 slot);
+int entered_load(u32 slot);
+int proc_load(u32 slot);
 
 /* Names of ancestors as bits of DIM_ANCESTORS into s->names; -1: not all are known. */
 int names_load(u32 slot);

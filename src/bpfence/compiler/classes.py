@@ -41,7 +41,7 @@ PATH_SLOTS: Final = (abi.STR_PROCESS_CWD, abi.STR_TARGET_EXE, abi.STR_NET_UNIX_P
 ARGUMENT_SLOTS: Final = (abi.STR_PROCESS_ARGS, abi.STR_PARENT_ARGS)
 LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS)
 """Texts that are asked for last: a path, or what else an event brings, has decided most events by then."""
-LOOKED_UP: Final = (abi.NUM_PROCESS_CAPS, abi.NUM_TTY, abi.NUM_EXE_FLAGS)
+LOOKED_UP: Final = (abi.NUM_PROCESS_CAPS, abi.NUM_TTY, abi.NUM_EXE_FLAGS, abi.NUM_ENTERED, abi.NUM_FILE_PROC_PID)
 """Numbers that no hook brings."""
 
 
@@ -331,6 +331,8 @@ def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
         return 1, 5, slot, 0, number
     if dimension.kind == abi.DIM_TEXTS:
         return 1, 4, len(LATE_SLOTS), slot, dimension.mask, dimension.value
+    if dimension.kind == abi.DIM_NUMBERS and dimension.mask in LOOKED_UP:
+        return 1, 3, len(PATH_SLOTS), slot, dimension.kind, number
     if slot in LOOKED_UP and dimension.kind not in (abi.DIM_STRING, abi.DIM_LINEAGE) and not dimension.joined:
         return 1, 3, len(PATH_SLOTS), slot, dimension.kind, number
     if dimension.kind != abi.DIM_STRING:
