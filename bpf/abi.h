@@ -123,29 +123,32 @@ enum num_slot {
 	NUM_VPGID = 10,
 	NUM_LOGINUID = 11,          /* audit user id, 0xffffffff: not set */
 	NUM_EXE_FLAGS = 12,         /* bits: EXE_* */
-	NUM_CALL = 13,              /* number of the system call that the event belongs to; with CALL_* bits; absent: none */
+	NUM_ENTERED = 13,           /* 1: it has come into its pid namespace from outside of its container, 0: not; where a diagram asks */
+	NUM_CALL = 14,              /* number of the system call that the event belongs to; with CALL_* bits; absent: none */
 	/* file.* */
-	NUM_FILE_ACCESS = 14,       /* bits: ACCESS_* */
-	NUM_FILE_FLAGS = 15,        /* open flags, O_* of the generic ABI */
-	NUM_FILE_MODE = 16,         /* permission bits and type: of the file; for chmod, create, mkdir the new mode */
-	NUM_FILE_UID = 17,          /* owner; for chown the new owner */
-	NUM_FILE_GID = 18,
-	NUM_FILE_DEV = 19,          /* major << 20 | minor, the kernel's own form */
-	NUM_FILE_DELETED = 20,      /* 1: link count 0 */
-	NUM_FILE_MEMFD = 21,        /* 1: created by memfd_create */
-	NUM_FILE_MAP_SHARED = 22,   /* mmap: 1 if MAP_SHARED */
-	NUM_NEW_DEV = 23,           /* rename: of the replaced file, 0 where none */
+	NUM_FILE_ACCESS = 15,       /* bits: ACCESS_* */
+	NUM_FILE_FLAGS = 16,        /* open flags, O_* of the generic ABI */
+	NUM_FILE_MODE = 17,         /* permission bits and type: of the file; for chmod, create, mkdir the new mode */
+	NUM_FILE_UID = 18,          /* owner; for chown the new owner */
+	NUM_FILE_GID = 19,
+	NUM_FILE_DEV = 20,          /* major << 20 | minor, the kernel's own form */
+	NUM_FILE_DELETED = 21,      /* 1: link count 0 */
+	NUM_FILE_MEMFD = 22,        /* 1: created by memfd_create */
+	NUM_FILE_MAP_SHARED = 23,   /* mmap: 1 if MAP_SHARED */
+	NUM_NEW_DEV = 24,           /* rename: of the replaced file, 0 where none */
 	/* net.* */
-	NUM_NET_FAMILY = 24,        /* AF_* */
-	NUM_NET_TYPE = 25,          /* SOCK_* */
-	NUM_NET_PROTOCOL = 26,      /* IPPROTO_* */
-	NUM_NET_PEER_PORT = 27,
-	NUM_NET_LOCAL_PORT = 28,
-	NUM_NET_CONNECTED = 29,     /* net.recv: 1 where the socket has a peer of its own */
-	NUM_QUEUE_LENGTH = 30,      /* net.accept, when the call has returned: connections that wait to be accepted */
-	NUM_QUEUE_MAX = 31,
-	NUM_PAIR_0 = 32,            /* net.create of socketpair(2): the two descriptors */
-	NUM_PAIR_1 = 33,
+	NUM_NET_FAMILY = 25,        /* AF_* */
+	NUM_NET_TYPE = 26,          /* SOCK_* */
+	NUM_NET_PROTOCOL = 27,      /* IPPROTO_* */
+	NUM_NET_PEER_PORT = 28,
+	NUM_NET_LOCAL_PORT = 29,
+	NUM_NET_CONNECTED = 30,     /* net.recv: 1 where the socket has a peer of its own */
+	NUM_QUEUE_LENGTH = 31,      /* net.accept, when the call has returned: connections that wait to be accepted */
+	NUM_QUEUE_MAX = 32,
+	NUM_PAIR_0 = 33,            /* net.create of socketpair(2): the two descriptors */
+	NUM_PAIR_1 = 34,
+	NUM_FILE_PROC_PID = 35,     /* the process whose folder of procfs the file is in; read where a diagram asks, as NUM_ENTERED */
+	NUM_FILE_SCRIPT = 36,       /* process.exec: 1 where the file begins with #! */
 	/* process.*, ipc.*, kernel.* */
 	NUM_TARGET_PID = 64,
 	NUM_TARGET_UID = 65,
@@ -280,6 +283,7 @@ enum str_slot {
 	STR_SENSOR_WHOLE_2 = 31,
 	STR_SENSOR_WHOLE_3 = 32,
 	STR_SENSOR_WHOLE_4 = 33,
+	STR_PROCESS_ARGV = 34,      /* as STR_PROCESS_ARGS, and NUL stands for itself */
 };
 
 /* One process that the acting one descends from, as it is now. */

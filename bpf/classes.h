@@ -397,6 +397,10 @@ static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 		exe_load(slot);
 	else if (num == NUM_DIRFD)
 		string_load(slot, STR_FILE_TEXT);
+	else if (num == NUM_FILE_PROC_PID)
+		proc_load(slot);
+	else if (num == NUM_ENTERED)
+		entered_load(slot);
 	if (num == NUM_PROCESS_CAPS || num == NUM_FILE_INO || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
 		numbers_load(slot);
 	if ((num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD || num == NUM_NEW_OBJECT) && !path_tells(s, slot, num))

@@ -176,14 +176,6 @@ struct dentry___shortname {
 } __attribute__((preserve_access_index));
 
 /* A dentry of an inode; 0 where it has none, or the kernel keeps them otherwise. */
-struct hlist_node {
-	struct hlist_node *next;
-} __attribute__((preserve_access_index));
-
-struct hlist_head {
-	struct hlist_node *first;
-} __attribute__((preserve_access_index));
-
 struct inode___aliases {
 	struct hlist_head i_dentry;
 } __attribute__((preserve_access_index));

@@ -171,6 +171,74 @@ __noinline int exe_load(u32 slot)
 	return 0;
 }
 
+/* A folder /proc/PID is of the process that its inode names, and so is all below it, the folders of threads too. A process that has ended is
+ * none any more.
+ */
+__noinline int proc_load(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	struct inode *inode;
+	u64 first;
+	u32 tgid;
+
+	if (!s || has_num(s, NUM_FILE_PROC_PID))
+		return 0;
+	inode = (void *)s->inode;
+	if (!inode || BPF_CORE_READ(inode, i_sb, s_magic) != PROC_SUPER_MAGIC)
+		return 0;
+	inode = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
+	first = (u64)BPF_CORE_READ((struct proc_inode *)inode, pid, tasks[PIDTYPE_PID].first);
+	if (!first)
+		return 0;
+	first -= bpf_core_field_offset(struct task_struct, pid_links);
+	tgid = BPF_CORE_READ((struct task_struct *)first, tgid);
+	if (tgid)
+		set_num(s, NUM_FILE_PROC_PID, tgid);
+	return 0;
+}
+
+#define ENTERED_DEPTH 64
+
+static __always_inline struct upid *own_upid(struct task_struct *leader)
+{
+	struct pid *pid = BPF_CORE_READ(leader, thread_pid);
+	u32 level = BPF_CORE_READ(pid, level) & 31; /* MAX_PID_NS_LEVEL is 32 */
+
+	return (void *)((u64)pid + bpf_core_field_offset(struct pid, numbers) + (u64)level * bpf_core_type_size(struct upid));
+}
+
+/* Whoever has a parent in another pid namespace and another cgroup, and is not the first of its own, was put there from outside, as
+ * `kubectl exec` does it; what descends from it has come in with it. The first process of a namespace ends the way up, unless it belongs to
+ * the container as its parent does.
+ */
+__noinline int entered_load(u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task(), *parent;
+	struct scratch *s = scratch_at(slot);
+	struct upid *own, *other;
+	u32 i;
+
+	if (!s || has_num(s, NUM_ENTERED))
+		return 0;
+	task = BPF_CORE_READ(task, group_leader);
+	for (i = 0; i < ENTERED_DEPTH; i++) {
+		parent = read_parent(task);
+		if (!parent)
+			break;
+		own = own_upid(task);
+		other = own_upid(parent);
+		if (BPF_CORE_READ(own, ns) != BPF_CORE_READ(other, ns) && read_cgroup(task) != read_cgroup(parent)) {
+			set_num(s, NUM_ENTERED, BPF_CORE_READ(own, nr) != 1);
+			return 0;
+		}
+		task = parent;
+	}
+	set_num(s, NUM_ENTERED, 0);
+	if (i == ENTERED_DEPTH)
+		set_num_uncertain(s, NUM_ENTERED);
+	return 0;
+}
+
 static __always_inline void call_load(struct scratch *s)
 {
 	u64 call = read_call();

@@ -141,6 +141,8 @@ int namespaces_load(u32 slot);
 int caps_load(u32 slot);
 int changes_load(u32 slot);
 int exe_load(u32 slot);
+int entered_load(u32 slot);
+int proc_load(u32 slot);
 
 /* Names of ancestors as bits of DIM_ANCESTORS into s->names; -1: not all are known. */
 int names_load(u32 slot);

@@ -127,11 +127,13 @@ typedef __s64 s64;
 #define TS_COMPAT 2
 #define PF_IO_WORKER 0x10
 #define PF_KTHREAD 0x200000
+#define PIDTYPE_PID 0
 #define PIDTYPE_TGID 1
 #define PIDTYPE_PGID 2
 #define PIDTYPE_SID 3
 #define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define PIPEFS_MAGIC 0x50495045
+#define PROC_SUPER_MAGIC 0x9fa0
 
 /* A mask that clang may not reason away: it drops an `&` that an earlier comparison makes needless, but the verifier has lost the
  * comparison by then (5.10 to 7.3, clang 14: "R2 unbounded memory access").
@@ -227,6 +229,7 @@ struct vm_area_struct {
 
 struct linux_binprm {
 	struct file *file;
+	char buf[2];
 };
 
 struct ns_common {
@@ -346,8 +349,17 @@ struct upid {
 	struct pid_namespace *ns;
 };
 
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
 struct pid {
 	unsigned int level;
+	struct hlist_head tasks[4];
 	struct upid numbers[1];
 };
 
@@ -417,6 +429,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct nameidata *nameidata;
 	struct pid *thread_pid;
+	struct hlist_node pid_links[4];
 	kuid_t loginuid;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
@@ -424,6 +437,11 @@ struct task_struct {
 	u64 start_boottime;
 	void *stack;
 	char comm[16];
+};
+
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
 };
 
 struct module {

@@ -197,6 +197,14 @@ int seed_tasks(struct bpf_iter__task *ctx)
 	return 0;
 }
 
+static __always_inline bool is_script(struct linux_binprm *bprm)
+{
+	char first[2] = {};
+
+	bpf_probe_read_kernel(first, sizeof(first), &bprm->buf);
+	return first[0] == '#' && first[1] == '!';
+}
+
 SEC("lsm/bprm_check_security")
 int HOOK_PROG_IF(bprm_check_security__process, EV_PROCESS_EXEC, !quiet_file(bprm->file, EV_PROCESS_EXEC), struct linux_binprm *bprm, int ret)
 {
@@ -204,6 +212,7 @@ int HOOK_PROG_IF(bprm_check_security__process, EV_PROCESS_EXEC, !quiet_file(bprm
 
 	set_file(s, file);
 	set_num(s, NUM_FILE_ACCESS, ACCESS_EXEC);
+	set_num(s, NUM_FILE_SCRIPT, is_script(bprm));
 	return decide_layered(s, slot, file, EV_PROCESS_EXEC);
 }
 

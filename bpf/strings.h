@@ -103,7 +103,7 @@ static __always_inline void load_image(struct scratch *s, u32 str, struct exec_i
 {
 	u32 length;
 
-	if (str == STR_PROCESS_ARGS || str == STR_PARENT_ARGS) {
+	if (str == STR_PROCESS_ARGS || str == STR_PROCESS_ARGV || str == STR_PARENT_ARGS) {
 		length = image->args_len;
 		if (length > ABI_ARGS_MAX)
 			length = ABI_ARGS_MAX;
@@ -213,7 +213,8 @@ __noinline int string_load(u32 slot, u32 str)
 		load_fstype(s);
 		return 0;
 	}
-	if (str > STR_PROCESS_CWD && str != STR_TARGET_EXE && str != STR_PARENT_NAME && str != STR_PARENT_ARGS && str != STR_FILE_TEXT)
+	if (str > STR_PROCESS_CWD && str != STR_TARGET_EXE && str != STR_PARENT_NAME && str != STR_PARENT_ARGS && str != STR_FILE_TEXT &&
+	    str != STR_PROCESS_ARGV)
 		return 0;
 	if (s->loaded == str + 1 || (str == STR_TARGET_EXE && s->str_tried & STR_BIT(STR_TARGET_EXE)))
 		return 0;
@@ -231,7 +232,7 @@ __noinline int string_load(u32 slot, u32 str)
 	id = string_image(s, str, &none);
 	if (none)
 		return 0;
-	if (str == STR_PROCESS_ARGS)
+	if (str == STR_PROCESS_ARGS || str == STR_PROCESS_ARGV)
 		arguments_load(slot, id);
 	image = bpf_map_lookup_elem(&images, &id);
 	if (!image) {

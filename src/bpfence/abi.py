@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "2f57c90bc7d08b2f"
+ABI_HASH: Final = "8a479a64d2fc5e31"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -247,27 +247,30 @@ NUM_VTID: Final = 9
 NUM_VPGID: Final = 10
 NUM_LOGINUID: Final = 11
 NUM_EXE_FLAGS: Final = 12
-NUM_CALL: Final = 13
-NUM_FILE_ACCESS: Final = 14
-NUM_FILE_FLAGS: Final = 15
-NUM_FILE_MODE: Final = 16
-NUM_FILE_UID: Final = 17
-NUM_FILE_GID: Final = 18
-NUM_FILE_DEV: Final = 19
-NUM_FILE_DELETED: Final = 20
-NUM_FILE_MEMFD: Final = 21
-NUM_FILE_MAP_SHARED: Final = 22
-NUM_NEW_DEV: Final = 23
-NUM_NET_FAMILY: Final = 24
-NUM_NET_TYPE: Final = 25
-NUM_NET_PROTOCOL: Final = 26
-NUM_NET_PEER_PORT: Final = 27
-NUM_NET_LOCAL_PORT: Final = 28
-NUM_NET_CONNECTED: Final = 29
-NUM_QUEUE_LENGTH: Final = 30
-NUM_QUEUE_MAX: Final = 31
-NUM_PAIR_0: Final = 32
-NUM_PAIR_1: Final = 33
+NUM_ENTERED: Final = 13
+NUM_CALL: Final = 14
+NUM_FILE_ACCESS: Final = 15
+NUM_FILE_FLAGS: Final = 16
+NUM_FILE_MODE: Final = 17
+NUM_FILE_UID: Final = 18
+NUM_FILE_GID: Final = 19
+NUM_FILE_DEV: Final = 20
+NUM_FILE_DELETED: Final = 21
+NUM_FILE_MEMFD: Final = 22
+NUM_FILE_MAP_SHARED: Final = 23
+NUM_NEW_DEV: Final = 24
+NUM_NET_FAMILY: Final = 25
+NUM_NET_TYPE: Final = 26
+NUM_NET_PROTOCOL: Final = 27
+NUM_NET_PEER_PORT: Final = 28
+NUM_NET_LOCAL_PORT: Final = 29
+NUM_NET_CONNECTED: Final = 30
+NUM_QUEUE_LENGTH: Final = 31
+NUM_QUEUE_MAX: Final = 32
+NUM_PAIR_0: Final = 33
+NUM_PAIR_1: Final = 34
+NUM_FILE_PROC_PID: Final = 35
+NUM_FILE_SCRIPT: Final = 36
 NUM_TARGET_PID: Final = 64
 NUM_TARGET_UID: Final = 65
 NUM_SIGNAL: Final = 66
@@ -384,6 +387,7 @@ STR_SENSOR_WHOLE_1: Final = 30
 STR_SENSOR_WHOLE_2: Final = 31
 STR_SENSOR_WHOLE_3: Final = 32
 STR_SENSOR_WHOLE_4: Final = 33
+STR_PROCESS_ARGV: Final = 34
 
 # enum access_bits
 ACCESS_READ: Final = 1
@@ -553,27 +557,30 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_VPGID": 10,
     "NUM_LOGINUID": 11,
     "NUM_EXE_FLAGS": 12,
-    "NUM_CALL": 13,
-    "NUM_FILE_ACCESS": 14,
-    "NUM_FILE_FLAGS": 15,
-    "NUM_FILE_MODE": 16,
-    "NUM_FILE_UID": 17,
-    "NUM_FILE_GID": 18,
-    "NUM_FILE_DEV": 19,
-    "NUM_FILE_DELETED": 20,
-    "NUM_FILE_MEMFD": 21,
-    "NUM_FILE_MAP_SHARED": 22,
-    "NUM_NEW_DEV": 23,
-    "NUM_NET_FAMILY": 24,
-    "NUM_NET_TYPE": 25,
-    "NUM_NET_PROTOCOL": 26,
-    "NUM_NET_PEER_PORT": 27,
-    "NUM_NET_LOCAL_PORT": 28,
-    "NUM_NET_CONNECTED": 29,
-    "NUM_QUEUE_LENGTH": 30,
-    "NUM_QUEUE_MAX": 31,
-    "NUM_PAIR_0": 32,
-    "NUM_PAIR_1": 33,
+    "NUM_ENTERED": 13,
+    "NUM_CALL": 14,
+    "NUM_FILE_ACCESS": 15,
+    "NUM_FILE_FLAGS": 16,
+    "NUM_FILE_MODE": 17,
+    "NUM_FILE_UID": 18,
+    "NUM_FILE_GID": 19,
+    "NUM_FILE_DEV": 20,
+    "NUM_FILE_DELETED": 21,
+    "NUM_FILE_MEMFD": 22,
+    "NUM_FILE_MAP_SHARED": 23,
+    "NUM_NEW_DEV": 24,
+    "NUM_NET_FAMILY": 25,
+    "NUM_NET_TYPE": 26,
+    "NUM_NET_PROTOCOL": 27,
+    "NUM_NET_PEER_PORT": 28,
+    "NUM_NET_LOCAL_PORT": 29,
+    "NUM_NET_CONNECTED": 30,
+    "NUM_QUEUE_LENGTH": 31,
+    "NUM_QUEUE_MAX": 32,
+    "NUM_PAIR_0": 33,
+    "NUM_PAIR_1": 34,
+    "NUM_FILE_PROC_PID": 35,
+    "NUM_FILE_SCRIPT": 36,
     "NUM_TARGET_PID": 64,
     "NUM_TARGET_UID": 65,
     "NUM_SIGNAL": 66,
@@ -691,6 +698,7 @@ STR_SLOT: Final[dict[str, int]] = {
     "STR_SENSOR_WHOLE_2": 31,
     "STR_SENSOR_WHOLE_3": 32,
     "STR_SENSOR_WHOLE_4": 33,
+    "STR_PROCESS_ARGV": 34,
 }
 
 ACCESS_BITS: Final[dict[str, int]] = {

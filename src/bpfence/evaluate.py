@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, Union
 
 from bpfence import glob
-from bpfence.fields import CONTAINER, FIELD_BY_NAME, Kind
+from bpfence.fields import CONTAINER, KERNEL_FIELDS, Kind
 from bpfence.policy import COMPARISONS, DEFAULT_RULE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, with_doubts
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -113,7 +113,7 @@ def _comparison_holds(atom: Atom, value: object, other: object) -> bool:
         return _bytes(value).startswith(_bytes(other))
     if atom.op is Op.ENDS:
         return _bytes(value).endswith(_bytes(other))
-    if FIELD_BY_NAME[atom.field].kind is Kind.ADDRESS:
+    if KERNEL_FIELDS[atom.field].kind is Kind.ADDRESS:
         one, two = _address(value), _address(other)
         return None not in (one, two) and (one == two) is (atom.op is Op.SAME)
     same = value == other if isinstance(value, int) and isinstance(other, int) else _bytes(value) == _bytes(other)
@@ -144,6 +144,8 @@ def _test(atom: Atom, value: str | bytes | int) -> bool:
             return glob.compiled(text, "path").fullmatch(data) is not None
         case Op.STRGLOB:
             return glob.compiled(text, "string").fullmatch(data) is not None
+        case Op.WORDS:
+            return set(data.split(b"\0")[1:]) <= set(glob.encode(text).split(b"\0") if text else ())
         case Op.EQUALS | Op.OBJECT:
             return data == glob.encode(text)
         case Op.PREFIX:

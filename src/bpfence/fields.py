@@ -217,6 +217,7 @@ FIELDS: Final = (
     Field("process.parent.args", Kind.STRING, "STR_PARENT_ARGS", "arguments of the parent as it is now, joined by one space, at most 1024 bytes"),
     Field("process.ancestors.name", Kind.STRINGS, "", "command names of the processes that this one descends from now, itself excluded"),
     Field("process.tty", Kind.NUMBER, "NUM_TTY", "device number of the controlling terminal, 0 without one", unit="device number"),
+    Field("process.entered", Kind.BOOL, "NUM_ENTERED", "came into its container from outside, as `kubectl exec` and `docker exec` do it, or descends from such a process; false where the container shares the host's process ids"),
     Field("process.exe_flags", Kind.FLAGS, "NUM_EXE_FLAGS", "about the executable: upper, lower (layer of an overlay), writable, memfd: any of the named", names="exe"),
     Field("process.ancestors.exe", Kind.STRINGS, "", "executables of all ancestors, earlier programs of the same process included", subject=True),
     Field("process.fork.live", Kind.NUMBER, "NUM_FORK_LIVE", "live tasks in the cgroup and in all cgroups below it, before the fork", ("process.fork",), unit="number of tasks"),
@@ -240,6 +241,8 @@ FIELDS: Final = (
     Field("file.fstype", Kind.STRING, "STR_FILE_FSTYPE", "file system type, as in /proc/filesystems", (*_FILE, "kernel.mount")),
     Field("file.deleted", Kind.BOOL, "NUM_FILE_DELETED", "no name is left", (*_FILE, "process.memory")),
     Field("file.memfd", Kind.BOOL, "NUM_FILE_MEMFD", "made by memfd_create", (*_FILE, "process.memory", "sensor.")),
+    Field("file.proc_pid", Kind.NUMBER, "NUM_FILE_PROC_PID", "the process whose folder of procfs the file is in, by its id in the initial pid namespace; absent: none, or it has ended", ("file.open",), unit="process id"),
+    Field("file.script", Kind.BOOL, "NUM_FILE_SCRIPT", "the file begins with `#!`: what runs is its interpreter", ("process.exec",)),
     Field("file.prot", Kind.FLAGS, "NUM_FILE_PROT", "PROT_* of a mapping, as asked for: any of the named", ("file.mmap", "file.mprotect", "process.memory"), names="prot"),
     Field("file.shared", Kind.BOOL, "NUM_FILE_MAP_SHARED", "the mapping is shared", ("file.mmap", "file.mprotect", "process.memory")),
     Field("file.xattr", Kind.STRING, "STR_XATTR_NAME", "name of the extended attribute; of an access control list `system.posix_acl_access` or `system.posix_acl_default`", ("file.setxattr",)),
@@ -280,9 +283,12 @@ FIELDS: Final = (
 CONTAINER: Final = Field("process.container", Kind.NUMBER, "NUM_WORKLOAD", "the container that it runs in: selected by a policy's scope", subject=True)
 """Not for rules: what a scope selects containers by is on it, and it is a number only in the kernel's tables."""
 
+ARGUMENTS: Final = Field("process.argv", Kind.STRING, "STR_PROCESS_ARGV", "arguments, NUL behind each but the last", ("process.executed",))
+"""Not for rules that people write: for tests of each argument by itself."""
+
 EVENT_BY_NAME: Final = {event.name: event for event in EVENTS}
 FIELD_BY_NAME: Final = {field.name: field for field in FIELDS}
-KERNEL_FIELDS: Final = {**FIELD_BY_NAME, CONTAINER.name: CONTAINER}
+KERNEL_FIELDS: Final = {**FIELD_BY_NAME, CONTAINER.name: CONTAINER, ARGUMENTS.name: ARGUMENTS}
 """The fields that conditions of the model can be about."""
 
 

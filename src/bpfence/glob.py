@@ -74,8 +74,24 @@ class Either(msgspec.Struct, frozen=True):
     branches: tuple[tuple[Piece, ...], ...]
 
 
-Piece = Union[Text, Star, Below, One, Either]
+class Repeat(msgspec.Struct, frozen=True):
+    """Any number of the branches, one behind the other; no branch matches nothing. No glob has it: `words` makes it."""
+
+    branches: tuple[tuple[Piece, ...], ...]
+
+
+Piece = Union[Text, Star, Below, One, Either, Repeat]
 Glob = tuple[Piece, ...]
+
+
+_NOT_NUL: Final = One((((1, 255),),))
+
+
+def words(text: str) -> Glob:
+    """Arguments, each but the last with a NUL behind it, of which the first is any and all others are among the words of `text`, which NULs
+    separate; "": there are no others."""
+    known = tuple((Text(b"\0" + encode(word)),) for word in text.split("\0")) if text else ()
+    return (Repeat(((_NOT_NUL,),)), *((Repeat(known),) if known else ()))
 
 
 @lru_cache(maxsize=65536)
@@ -307,6 +323,8 @@ def _regex(glob: Glob) -> bytes:
                 out.append(b"(?:" + b"|".join(_regex_sequence(s) for s in sequences) + b")")
             case Either(branches):
                 out.append(b"(?:" + b"|".join(_regex(b) for b in branches) + b")")
+            case Repeat(branches):
+                out.append(b"(?:" + b"|".join(_regex(b) for b in branches) + b")*")
     return b"".join(out)
 
 

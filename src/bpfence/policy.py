@@ -52,6 +52,7 @@ class Op(enum.Enum):
     CONTAINS = "contains"  # value: str
     ICONTAINS = "icontains"  # value: str, in lower case; ASCII letters of the string are folded
     RANGE = "range"  # value: (low, high), inclusive
+    WORDS = "words"  # value: str, words that NULs separate; of arguments: all but the first are among them
     CIDR = "cidr"  # value: str, an address or network, v4 or v6
     ANYBITS = "anybits"  # value: int mask: (number & mask) != 0
     MASKED = "masked"  # value: (mask, wanted): (number & mask) == wanted

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.dialects.kubearmor.show import line_as_json
 from bpfence.workloads.model import Container, Pod
 from tests.kernel.cases import PLAYGROUND
-from tests.kernel.harness import TRIGGER, Playground, cgroup_folder, run_act
+from tests.kernel.harness import TRIGGER, TRIGGER_FAILED, Playground, cgroup_folder, outcome, run_act
 from tests.kernel.test_containers import until
 from tests.unit.agent.fakes import Kept
 
@@ -56,6 +57,8 @@ WEB: Final = """
       - {{path: {dir}/child, fromSource: [{{path: {dir}/source}}]}}
       - {{path: {dir}/noted, action: Audit}}
       - {{path: {dir}/handless, pts: false}}
+      - {{path: {dir}/worded, allowedArgs: [ok]}}
+      - {{path: {dir}/scripted, allowedArgs: [ok]}}
     matchDirectories:
       - dir: {dir}/tools/
   network:
@@ -68,9 +71,19 @@ WEB: Final = """
   syscalls:
     matchSyscalls:
       - syscall: [chmod, fchmod, fchmodat, fchmodat2]
+      - {{syscall: [mkdir, mkdirat], fromSource: [{{path: {dir}/source}}]}}
+    matchPaths:
+      - {{path: {dir}/measured, syscall: [truncate, ftruncate]}}
+      - {{path: {dir}/made/, recursive: true, syscall: [rmdir, unlinkat], fromSource: [{{path: {dir}/child}}]}}
   presets:
     - {{name: filelessExec}}
     - {{name: anonMapExec}}
+    - {{name: protectEnv}}
+    - {{name: exec}}
+"""
+GUARDED: Final = """
+  presets:
+    - {{name: protectProc}}
 """
 TRAFFIC: Final = """---
 apiVersion: security.kubearmor.com/v1
@@ -104,11 +117,10 @@ LISTED: Final = """
       - protocol: tcp
 """
 FILES: Final = (
-    "secret", "config", "owned", "sourced", "seen", "other", "flat/a", "flat/sub/a", "deep/a", "deep/sub/a", "some/a.key", "some/x/a.key",
-    "some/x/y/a.key", "some/x/a.txt", "allowed/a", "read/a",
-    "data/a", "data/b", "data/free",
+    "secret", "config", "measured", "made/a", "owned", "sourced", "seen", "other", "flat/a", "flat/sub/a", "deep/a", "deep/sub/a",
+    "some/a.key", "some/x/a.key", "some/x/y/a.key", "some/x/a.txt", "allowed/a", "read/a", "data/a", "data/b", "data/free",
 )  # fmt: skip
-PROGRAMS: Final = ("source", "tool", "child", "noted", "handless", "tools/tool", "tools/sub/tool")
+PROGRAMS: Final = ("source", "tool", "child", "noted", "handless", "worded", "tools/tool", "tools/sub/tool")
 
 
 class Way(NamedTuple):
@@ -150,6 +162,9 @@ WAYS: Final = (
     Way("web", "exec noted ok", "process.matchPaths[2]", "ok"),
     Way("web", "on-tty exec handless ok", "process.matchPaths[3]"),
     Way("web", "exec handless ok", result="ok"),
+    Way("web", "exec worded ok", result="ok"),
+    Way("web", "exec worded open other", "process.matchPaths[4].allowedArgs", "killed"),
+    Way("web", "exec scripted ok", "process.matchPaths[5]"),
     Way("web", "exec tools/tool ok", "process.matchDirectories[0]"),
     Way("web", "exec tools/sub/tool ok", result="ok"),
     Way("web", "socket udp", "network.matchProtocols[0]"),
@@ -157,6 +172,12 @@ WAYS: Final = (
     Way("web", "exec source socket raw", "network.matchProtocols[1]"),
     Way("web", "socket raw", result="ok"),
     Way("web", "chmod other 0600", "syscalls.matchSyscalls[0]", "ok"),
+    Way("web", "exec source mkdir made/by", "syscalls.matchSyscalls[1]", "ok"),
+    Way("web", "exec child rmdir made/by", "syscalls.matchPaths[1]", "ok"),
+    Way("web", "mkdir made/own", result="ok"),
+    Way("web", "rmdir made/own", result="ok"),
+    Way("web", "truncate measured", "syscalls.matchPaths[0]", "ok"),
+    Way("web", "truncate other", result="ok"),
     Way("web", "connect 10.1.2.3 85", "egress[0]"),
     Way("web", "connect 10.1.2.3 91", result="ok"),
     Way("web", "listen 0.0.0.0 4455", "ingress[0]"),
@@ -167,6 +188,20 @@ WAYS: Final = (
     Way("web", "memory-map rwx", "presets[1]"),
     Way("web", "memory-protect rw rx", "presets[1]"),
     Way("web", "memory-map rw", result="ok"),
+    Way("web", "open /proc/1/environ", "presets[2]"),
+    Way("web", "open /proc/1/task/1/environ", "presets[2]"),
+    Way("web", "open /proc/1/stat", result="ok"),
+    Way("web", "open /proc/self/environ", result="ok"),
+    Way("web", "open /proc/thread-self/environ", result="ok"),
+    Way("web", "enter on-tty exec child ok", "presets[3]"),
+    Way("web", "enter exec child ok", result="ok"),
+    Way("web", "on-tty exec child ok", result="ok"),
+    Way("guarded", "open /proc/1/stat", "presets[0]"),
+    Way("guarded", "open /proc/1/root/etc/passwd", "presets[0]"),
+    Way("guarded", "open /proc/self/stat", result="ok"),
+    Way("guarded", "open /proc/self/root/etc/passwd", result="ok"),
+    Way("guarded", "open /proc/meminfo", result="ok"),
+    Way("guarded", "enter on-tty exec child ok", result="ok"),
     Way("listed", "open allowed/a", result="ok"),
     Way("listed", "write allowed/a", result="ok"),
     Way("listed", "open read/a", result="ok"),
@@ -187,13 +222,16 @@ WAYS: Final = (
     Way("noted", "open secret", "file-audit", "ok"),
     Way("noted", "open data/free", result="ok"),
     Way("outside", "open secret", result="ok"),
+    Way("outside", "open /proc/1/environ", result="ok"),
     Way("outside", "exec tool ok", result="ok"),
+    Way("outside", "exec worded open other", result="ok"),
+    Way("outside", "exec scripted ok", result="ok"),
     Way("outside", "exec-memfd child ok", result="ok"),
     Way("outside", "memory-map rwx", result="ok"),
     Way("outside", "connect 10.1.2.3 85", result="ok"),
     Way("outside", "listen 0.0.0.0 4455", result="ok"),
 )
-IDS: Final = {"web": "a" * 64, "listed": "b" * 64, "outside": "c" * 64, "noted": "d" * 64}
+IDS: Final = {"web": "a" * 64, "listed": "b" * 64, "outside": "c" * 64, "noted": "d" * 64, "guarded": "e" * 64}
 
 
 class Shop:
@@ -207,10 +245,13 @@ class Shop:
         for name in PROGRAMS:
             (self.files / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(TRIGGER, self.files / name)
+        (self.files / "scripted").write_text("#!/bin/sh\nexit 0\n")
+        (self.files / "scripted").chmod(0o755)
         policies = folder / "policies"
         policies.mkdir()
         texts = (
-            (HEAD + body).format(name=app, app=app, dir=self.files, trigger=TRIGGER) for app, body in (("web", WEB), ("listed", LISTED))
+            (HEAD + body).format(name=app, app=app, dir=self.files, trigger=TRIGGER)
+            for app, body in (("web", WEB), ("listed", LISTED), ("guarded", GUARDED))
         )
         (policies / "all.yaml").write_text("".join(texts) + TRAFFIC)
         self.lines = Kept()
@@ -238,9 +279,23 @@ class Shop:
 
     def act(self, way: Way) -> str:
         """What becomes of an act; names of files of the playground become their paths."""
-        names = {*FILES, *PROGRAMS, "flat", "moved", "away", "taken", "data/moved", "data/c"}
+        names = {*FILES, *PROGRAMS, "flat", "moved", "away", "taken", "data/moved", "data/c", "made/by", "made/own", "scripted"}
         words = [str(self.files / word) if word in names else word for word in way.act.split()]
+        if words[0] == "enter":
+            return self.entered(words[1:], self.folders[way.where])
         return run_act(words, self.folders[way.where]).result
+
+    def entered(self, words: list[str], folder: Path) -> str:
+        """What becomes of an act of a process that is put into the pid namespace and the cgroup of a container, as runtimes do it."""
+        first = ["sh", "-c", f'echo 0 >"{folder}/cgroup.procs"; echo $$; exec sleep 600']
+        with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", *first], stdout=subprocess.PIPE, text=True) as container:
+            assert container.stdout is not None
+            assert container.stdout.readline() == "1\n"
+            inside = f'echo 0 >"{folder}/cgroup.procs" || exit {TRIGGER_FAILED}; exec "$@"'
+            joins = ["nsenter", f"--pid=/proc/{container.pid}/ns/pid_for_children", "sh", "-c", inside, "sh", str(TRIGGER)]
+            done = subprocess.run([*joins, *words], capture_output=True, text=True, check=False)
+            container.kill()  # unshare(1) blocks SIGTERM
+        return outcome(done.returncode, done.stdout, done.stderr).result
 
     def alerts(self) -> list[dict[str, Any]]:
         """What was told, in KubeArmor's form, each with the rule that it is of."""
@@ -294,7 +349,8 @@ def test_every_kind_of_entry(shop: Shop) -> None:
         assert (alert["NamespaceName"], alert["Labels"]) == ("shop", f"app={where}")
         assert alert["PodName"] in ((f"{where}-0", "noted-0") if where == "listed" else (f"{where}-0",))
         blocked = alert["Action"] == "Block"
-        assert alert["Result"] == ("Permission denied" if blocked else "Passed"), alert
+        late = alert["rule"].endswith(".allowedArgs")  # the program is there when its arguments are
+        assert alert["Result"] == ("Killed" if late else "Permission denied" if blocked else "Passed"), alert
     audited = {alert["rule"] for alert in alerts if alert["Action"] == "Audit"}
     assert audited == {way.entry for way in attacks if way.result == "ok"}
     assert {alert["Operation"] for alert in alerts} >= {"File", "Process", "Network", "NetworkFirewall", "Syscall"}

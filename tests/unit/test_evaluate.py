@@ -26,6 +26,8 @@ F = FALSE
         (Op.PREFIX, "/a", ["/a", "/ab"], ["/", "x/a"]),
         (Op.SUFFIX, ".so", ["x.so", ".so"], ["x.so.1"]),
         (Op.CONTAINS, "a b", ["xa by", "a b"], ["ab"]),
+        (Op.WORDS, "-v\0a b", ["sh", "sh\0-v", "\0a b\0-v\0-v"], ["sh\0", "sh\0a", "sh\0-v\0a\0b"]),
+        (Op.WORDS, "", ["sh", ""], ["sh\0", "sh\0-v"]),
         (Op.EXISTS, None, ["", "x", 0, b""], []),
         (Op.RANGE, (3, 5), [3, 4, 5], [2, 6]),
         (Op.RANGE, (1, 1), [1, True], [0, False]),

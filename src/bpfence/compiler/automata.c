@@ -224,6 +224,7 @@ static int piece_size(const uint8_t *text, size_t at, size_t end, size_t *size)
 		}
 		break;
 	case 'E': /* branches: how long, then a program */
+	case 'R':
 		for (; n; n--) {
 			if (end - at < 4 || end - at - 4 < read_word(text + at))
 				return -EINVAL;
@@ -294,6 +295,15 @@ static int nfa_extend(struct nfa *nfa, uint32_t node, size_t at, uint32_t *end_n
 		return extend_one(nfa, node, *end_node, at);
 	if (nfa->text[at] == 'E')
 		return extend_either(nfa, node, *end_node, at, depth);
+	if (nfa->text[at] == 'R') {
+		/* A node of its own, since texts from `node` on are shared with those that do not repeat. */
+		error = nfa_node(nfa, 0, &inside);
+		if (!error)
+			error = nfa_link(nfa, &nfa->epsilon, node, inside, 0, 0);
+		if (!error)
+			error = nfa_link(nfa, &nfa->epsilon, inside, *end_node, 0, 0);
+		return error ? error : extend_either(nfa, inside, inside, at, depth);
+	}
 	error = nfa_node(nfa, 2, &inside);
 	if (!error)
 		error = nfa_link(nfa, &nfa->epsilon, node, *end_node, 0, 0);

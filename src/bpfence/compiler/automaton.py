@@ -19,7 +19,7 @@ from bpfence import glob
 from bpfence.compiler import core, determinise
 from bpfence.compiler.cache import MAX_SIZE, Cache
 from bpfence.compiler.determinise import Automaton, TooManyStates
-from bpfence.glob import Below, Either, Glob, One, Piece, Star, Text
+from bpfence.glob import Below, Either, Glob, One, Piece, Repeat, Star, Text
 from bpfence.policy import Op
 
 MAX_MEMBERS: Final = 1 << 24
@@ -61,6 +61,8 @@ def pieces(pattern: Pattern) -> Glob:
             return (everything, Text(glob.encode(value)), everything)
         case Op.ICONTAINS:
             return (everything, *folded(value), everything)
+        case Op.WORDS:
+            return glob.words(value)
         case Op.CIDR:
             return network_pieces(value)
     raise ValueError(f"{op.value} is not a test on strings")
@@ -109,8 +111,8 @@ def program(tree: Glob) -> bytes:
                 out += b"O" + len(sequences).to_bytes(4, "little")
                 for sequence in sequences:
                     out += bytes((len(sequence), *(bound for pair in sequence for bound in pair)))
-            case Either(branches):
-                out += b"E" + len(branches).to_bytes(4, "little")
+            case Either(branches) | Repeat(branches):
+                out += (b"E" if isinstance(piece, Either) else b"R") + len(branches).to_bytes(4, "little")
                 for branch in branches:
                     inner = program(branch)
                     out += len(inner).to_bytes(4, "little") + inner

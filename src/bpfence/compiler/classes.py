@@ -43,6 +43,7 @@ LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS
 """Texts that are asked for last: a path, or what else an event brings, has decided most events by then."""
 LOOKED_UP: Final = (
     abi.NUM_PROCESS_CAPS, abi.NUM_CAPS_PERMITTED, abi.NUM_CAPS_INHERITABLE, abi.NUM_TTY, abi.NUM_EXE_FLAGS,
+    abi.NUM_ENTERED, abi.NUM_FILE_PROC_PID,
     *range(abi.NUM_NS_UTS, abi.NUM_CAPS_INHERITABLE_CHANGED + 1),
 )  # fmt: skip
 """Numbers that no hook brings."""
@@ -334,6 +335,8 @@ def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
         return 1, 5, slot, 0, number
     if dimension.kind == abi.DIM_TEXTS:
         return 1, 4, len(LATE_SLOTS), slot, dimension.mask, dimension.value
+    if dimension.kind == abi.DIM_NUMBERS and dimension.mask in LOOKED_UP:
+        return 1, 3, len(PATH_SLOTS), slot, dimension.kind, number
     if slot in LOOKED_UP and dimension.kind not in (abi.DIM_STRING, abi.DIM_LINEAGE) and not dimension.joined:
         return 1, 3, len(PATH_SLOTS), slot, dimension.kind, number
     if dimension.kind != abi.DIM_STRING:

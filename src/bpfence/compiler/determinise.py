@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from bpfence.glob import Below, Either, Glob, One, Piece, Star, Text
+from bpfence.glob import Below, Either, Glob, One, Piece, Repeat, Star, Text
 
 SLASH: Final = 0x2F
 DEAD: Final = 0
@@ -127,6 +127,13 @@ class _Nfa:
         elif isinstance(piece, Either):
             for branch in piece.branches:
                 self.epsilon[self.follow(node, branch)].append(end)
+        elif isinstance(piece, Repeat):
+            # A node of its own, since texts from `node` on are shared with those that do not repeat.
+            again = self.node()
+            self.epsilon[node].append(again)
+            self.epsilon[again].append(end)
+            for branch in piece.branches:
+                self.epsilon[self.follow(again, branch)].append(again)
         return end
 
     def alike(self) -> dict[tuple[int, int], list[list[int]]]:

@@ -15,7 +15,7 @@ from typing import Final
 
 from bpfence import abi
 from bpfence.conditions.values import U64, conj, disj, negation
-from bpfence.fields import EVENTS, FIELD_BY_NAME, GROUPS, applies
+from bpfence.fields import EVENTS, GROUPS, KERNEL_FIELDS, applies
 from bpfence.policy import COMPARISONS, CONTAINER_FIELD, FALSE, TRUE, And, Atom, Condition, Not, Op, Or, atoms
 
 PROT_READ: Final = 1
@@ -172,7 +172,7 @@ def carried(condition: Condition, event: str) -> Condition:
 
 def _carries(event: str, field: str) -> bool:
     """Whether an event has a field. Whoever acts may be in a container."""
-    return field == CONTAINER_FIELD or applies(FIELD_BY_NAME[field], event)
+    return field == CONTAINER_FIELD or applies(KERNEL_FIELDS[field], event)
 
 
 def _either_name(body: Condition) -> Condition:

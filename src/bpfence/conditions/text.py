@@ -100,6 +100,8 @@ def _atom(atom: Atom) -> tuple[str, int]:
             return f"{atom.field} exists", 4
         case Op.RANGE, (int(low), int(high)):
             return _range(field.name, low, high, truth=field.kind is Kind.BOOL)
+        case Op.WORDS, str(words):
+            return f"{atom.field} are among ({', '.join(map(_value, words.split(chr(0)))) if words else ''})", 4
         case Op.ANYBITS, int(mask):
             bits = [f"{atom.field} = {name}" for name in _flags(field.names, mask)] if field.names else _bits(atom.field, mask)
             return " or ".join(bits), 0 if len(bits) > 1 else 4

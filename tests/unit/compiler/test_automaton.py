@@ -27,6 +27,8 @@ PATTERNS = st.one_of(
     st.builds(Pattern, st.sampled_from([Op.GLOB, Op.STRGLOB]), GLOBS),
     st.builds(Pattern, st.sampled_from([Op.EQUALS, Op.PREFIX, Op.SUFFIX, Op.CONTAINS, Op.ICONTAINS]), TEXT),
 )
+WORD = st.sampled_from(["", "-a", "a", "ab", "-", "é"])
+WORDS = st.lists(WORD, max_size=4).map("\0".join)
 
 
 def build(patterns: list[Pattern]) -> Automaton:
@@ -53,6 +55,8 @@ def reference(pattern: Pattern, text: str) -> bool:
             return data.endswith(value)
         case Op.ICONTAINS:
             return value.lower() in data.lower()
+        case Op.WORDS:
+            return all(word in pattern.value.split("\0") and pattern.value for word in text.split("\0")[1:])
     return value in data
 
 
@@ -72,6 +76,15 @@ def moore(automaton: Automaton) -> int:
 def test_agrees_with_the_reference(patterns: list[Pattern], texts: list[str]) -> None:
     automaton = build(patterns)
     for text in [*texts, *(p.value for p in patterns)]:
+        expected = {n for n, pattern in enumerate(patterns) if reference(pattern, text)}
+        assert automaton.class_sets[automaton.run(glob.encode(text))] == expected, text
+
+
+@SETTINGS
+@given(st.lists(st.one_of(PATTERNS, st.builds(Pattern, st.just(Op.WORDS), WORDS)), min_size=1, max_size=4), st.lists(WORDS, max_size=12))
+def test_words_agree_with_the_reference(patterns: list[Pattern], texts: list[str]) -> None:
+    automaton = build(patterns)
+    for text in texts:
         expected = {n for n, pattern in enumerate(patterns) if reference(pattern, text)}
         assert automaton.class_sets[automaton.run(glob.encode(text))] == expected, text
 

@@ -63,6 +63,8 @@ VECTORS: dict[str, list[Pattern]] = {
     "ends": [Pattern(Op.SUFFIX, word) for word in words(300, 5)],
     "characters": [Pattern(Op.STRGLOB, "[!a-c]?é[α-ω]*"), Pattern(Op.GLOB, "/?/[a-y]?"), Pattern(Op.STRGLOB, "\udc80?*")],
     "branches": [Pattern(Op.GLOB, "/{a,{b,c/**}}{/x,,*}{,y}"), Pattern(Op.GLOB, "/{a,{b,c/**}}{/x,,*}/z")],
+    "words of arguments": [Pattern(Op.WORDS, text) for text in ("", "-v", "-v\0-x", "-v\0-vv\0\0/a", "é")],
+    "words beside texts": [Pattern(Op.WORDS, "-a\0-ab"), Pattern(Op.PREFIX, "sh\0-a"), Pattern(Op.EQUALS, "sh"), Pattern(Op.CONTAINS, "b")],
     "all bytes": [Pattern(Op.CIDR, f"{n}.0.0.0/8") for n in range(256)],
 }
 
@@ -75,6 +77,7 @@ def test_vectors(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        b"R\1\0\0\0", b"R\1\0\0\0\1\0\0\0X",
         b"X", b"T", b"T\5\0\0\0abc", b"T\xff\xff\xff\xff", b"S", b"O\1\0\0\0", b"O\1\0\0\0\0", b"O\1\0\0\0\2ab", b"O\xff\xff\xff\xff",
         b"E\1\0\0\0", b"E\1\0\0\0\xff\xff\xff\xff", b"E\1\0\0\0\1\0\0\0X", b"E\1\0\0\0\2\0\0\0BT", b"BS",
     ],

@@ -11,6 +11,7 @@ from typing import Any
 
 from bpfence.alerts.alert import Said
 from bpfence.dialects.kubearmor.dialect import KubeArmorRules
+from bpfence.dialects.kubearmor.lower.policies import late_name
 from bpfence.dialects.kubearmor.model import KubeArmorPolicy
 from bpfence.dialects.kubearmor.options import HOST_POLICY, NAME, POLICY, POSTURE
 from bpfence.dialects.saying import RuleKey, Saying
@@ -29,6 +30,8 @@ OPERATIONS = {
     "egress": "NetworkFirewall",
 }
 """By section, KubeArmor's word for what was done."""
+OF_FILES = ("protectEnv", "protectProc")
+"""Presets that are about files."""
 POSTURE_NAME = "DefaultPosture"
 
 
@@ -51,17 +54,18 @@ def facts(rules: KubeArmorRules) -> dict[RuleKey, dict[str, Any]]:
 
 def _of_policy(policy: KubeArmorPolicy) -> dict[RuleKey, dict[str, Any]]:
     return {
-        (policy.key, entry.where): {
+        (policy.key, name): {
             "kind": policy.kind,
             "policy": policy.name,
             **({"namespace": policy.namespace} if policy.namespace else {}),
-            "operation": OPERATIONS[entry.section],
+            "operation": "File" if entry.value in OF_FILES else OPERATIONS[entry.section],
             "severity": entry.severity,
             # System calls are only ever reported, and of what is allowed only what is refused.
             "action": "Audit" if entry.section == "syscalls" else "Block" if entry.action == "Allow" else entry.action,
             **({"message": escape(entry.message)} if entry.message else {}),
         }
         for entry in policy.entries
+        for name in ((entry.where,) if entry.arguments is None else (entry.where, late_name(entry)))
     }
 
 

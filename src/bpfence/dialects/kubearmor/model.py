@@ -43,7 +43,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     `section` is process, file, network, capabilities, syscalls, presets, ingress or egress, `where` the entry in the policy
     ("file.matchPaths[0]"). `kind` says what `value` is: a path, a dir (with "/" at its end), the name of a program, a pattern, a protocol,
     a capability or a preset; "" for system calls of any file, and for traffic. `networks` and `ports` of traffic, and `sources`: any where
-    there are none. `terminals`: those with a terminal count as others do.
+    there are none. `terminals`: those with a terminal count as others do. `arguments`: those that a program may have; None: any.
     """
 
     section: str
@@ -55,6 +55,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     owner_only: bool = False
     terminals: bool = True
     sources: tuple[Source, ...] = ()
+    arguments: tuple[str, ...] | None = None
     calls: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     ports: tuple[Ports, ...] = ()

@@ -66,13 +66,6 @@ PROTOCOLS: Final = (
     "tcp", "udp", "raw", "icmp", "icmpv6", "sctp", "stream", "dgram", "rdm", "seqpacket", "dccp", "packet", "all",
 )  # fmt: skip
 PRESETS: Final = ("filelessExec", "anonMapExec", "protectEnv", "exec", "protectProc")
-_WHOSE_PROC: Final = "no event tells a process's own files in /proc from those of others"
-UNSEEN_PRESETS: Final[Mapping[str, str]] = {
-    "protectEnv": _WHOSE_PROC,
-    "protectProc": _WHOSE_PROC,
-    "exec": "no event tells whether a program has come into its container from outside",
-}
-"""Presets that are refused, and why."""
 
 _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "process": {
@@ -99,11 +92,15 @@ _SPECS: Final[Mapping[str, tuple[str, ...]]] = {
 _NETWORK_SPEC: Final = ("nodeSelector", "selector", "ingress", "egress", "level", *META)
 _PEERS: Final = {"ingress": "from", "egress": "to"}
 _EVERY_PROGRAM: Final = ("the entry is about every program", "list the programs, or remove it")
+_EVERY_ARGUMENT: Final = ("any arguments are allowed", "list the arguments, or remove it")
 _EVERY_ADDRESS: Final = ("the entry is about every address", "list the networks, or remove it")
 _EVERY_PORT: Final = ("the entry is about every port", "list the ports, or remove it")
 """What it means that a list lists nothing, and what to write."""
 TRANSPORTS: Final = ("TCP", "UDP", "SCTP")
 MAX_PORT: Final = 65535
+MAX_ARGUMENTS: Final = 20
+MAX_ARGUMENT: Final = 104
+"""How many arguments `allowedArgs` can list, and characters of each."""
 _PATH: Final = re.compile(r"/+.*[^/]")
 _DIRECTORY: Final = re.compile(r"/|/.*/")
 _WILDCARD: Final = re.compile(r"[*?]|\[[^\]]*-[^\]]*\]|\{[^{}]*,[^{}]*\}")
@@ -577,7 +574,7 @@ class _Reader(_Shapes):
         return number
 
     def presets(self, spec: Entries, whole: Meta) -> Iterator[Entry]:
-        """The presets that some event tells of."""
+        """Presets: one entry each."""
         for index, item in enumerate(self.items(spec, "presets")):
             entries = self.level(item, ("name", *META), "a preset")
             meta = self.meta(entries, whole)
@@ -585,9 +582,7 @@ class _Reader(_Shapes):
             name = self.choice(place, "a preset", PRESETS) if place is not None else None
             if name is None:
                 continue
-            if reason := UNSEEN_PRESETS.get(name):
-                self.unsupported(item, f"the preset {name} is not enforced: {reason}", meta.action)
-            elif meta.action == "Allow":
+            if meta.action == "Allow":
                 what = f"the preset {name} allows: there is nothing that it would be an exception of"
                 self.report.add(item, "never-matches", what, "write action: Block or Audit", "warning")
             else:
@@ -603,12 +598,13 @@ class _Reader(_Shapes):
         if node.kind != "map":
             return None
         meta = self.meta(entries, outer)
-        self.lists_nothing(node, {"fromSource": _EVERY_PROGRAM})
+        self.lists_nothing(node, {"fromSource": _EVERY_PROGRAM, "allowedArgs": _EVERY_ARGUMENT})
         value = self.value(entries, section, key, node)
         sources = tuple(self.sources(entries))
         if self.kind == HOST_POLICY and section in ("network", "capabilities"):
             self.required(entries, "fromSource", node, f"an entry of {section} in a {HOST_POLICY}")
         flags = {name: self.truth(entries, name) for name in ("recursive", "readOnly", "ownerOnly") if name in known}
+        arguments = tuple(self.arguments(entries))
         terminals = "pts" not in entries or self.truth(entries, "pts")
         named = tuple(self.calls(entries)) if "syscall" in known else ()
         if "syscall" in known and not named and self.report.errors == errors:
@@ -625,6 +621,7 @@ class _Reader(_Shapes):
             owner_only=flags.get("ownerOnly", False),
             terminals=terminals,
             sources=sources,
+            arguments=arguments or None,
             calls=named,
             action=meta.action,
             severity=meta.severity,
@@ -633,14 +630,22 @@ class _Reader(_Shapes):
             location=node.location,
         )
 
+    def arguments(self, entries: Entries) -> Iterator[str]:
+        """What a program may be given."""
+        found = self.texts(entries, "allowedArgs", "allowedArgs")
+        if len(found) > MAX_ARGUMENTS:
+            what = f"there are {len(found)} arguments, and no more than {MAX_ARGUMENTS} can be listed"
+            self.report.add(found[MAX_ARGUMENTS][0], "bad-value", what, "write an entry for each use of the program")
+        for item, text in found:
+            if not text or len(text) > MAX_ARGUMENT or _CONTROL.search(text):
+                hint = f"write 1 to {MAX_ARGUMENT} characters, no control characters"
+                self.report.add(item, "bad-value", f"{quoted(text)} cannot be an argument here", hint)
+            else:
+                yield text
+
     def left_out(self, entries: Entries, action: str) -> bool:
         """Whether an entry asks for what is not enforced yet."""
         found = False
-        if "allowedArgs" in entries:
-            self.texts(entries, "allowedArgs", "allowedArgs")
-            what = "allowedArgs is not enforced: arguments are not with the kernel yet when it decides about a program"
-            self.unsupported(entries["allowedArgs"][0], what, action, "every argument")
-            found = True
         if "domain" in entries:
             self.text(entries["domain"][1], "domain")
             self.unsupported(entries["domain"][0], "what is asked of name servers is not seen yet", action)

@@ -136,7 +136,8 @@ def _alert(alert: Alert) -> KubeArmorAlert:
     executes = alert.event == "process.exec"
     labels = pod.get("labels") if pod else container.get("labels")
     severity = own.get("severity", UNSET if own else SEVERITY.get(alert.severity))
-    blocked = alert.errno is not None
+    killed = alert.action == "kill" and alert.kill is UNSET
+    blocked = alert.errno is not None or killed
     return KubeArmorAlert(
         Timestamp=_seconds(alert.time),
         UpdatedTime=_micro(alert.time),
@@ -168,7 +169,7 @@ def _alert(alert: Alert) -> KubeArmorAlert:
         EventData={"Lsm": HOOKS[alert.event]} if alert.event in HOOKS else {"Event": alert.event},
         Enforcer=ENFORCER if blocked else MONITOR,
         Action=_action(alert, own),
-        Result=os.strerror(getattr(errno, alert.errno, errno.EPERM)) if alert.errno is not None else "Passed",
+        Result="Killed" if killed else os.strerror(getattr(errno, alert.errno, errno.EPERM)) if alert.errno is not None else "Passed",
         Cwd=_text(process.get("cwd")),
         TTY=_tty(process.get("tty")),
         ExecEvent=ExecEvent(ExecID=str(process["exec_id"]), ExecutableName=str(process.get("name") or ""))

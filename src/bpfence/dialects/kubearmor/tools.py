@@ -14,6 +14,7 @@ from bpfence.errors import Diagnostic, Location
 from bpfence.policy import Policy
 
 _ALLOWS = "is of an allow list, which a posture and all policies of the workload make up"
+_EACH = "there is no native test of each argument by itself"
 _UNSEEN = "there is no event for what it names"
 
 
@@ -40,5 +41,6 @@ def _converted(rules: KubeArmorRules, mode: str) -> Iterator[tuple[NamedRule, Po
         if made is not None:
             yield _Named(name, entry.location), made
             continue
-        what = f"{name} {_ALLOWS}" if entry.action == "Allow" else f"{name}: {_UNSEEN}"
+        why = _EACH if entry.arguments is not None else _UNSEEN
+        what = f"{name} {_ALLOWS}" if entry.action == "Allow" else f"{name}: {why}"
         yield _Named(name, entry.location), [Diagnostic(entry.location, what, "", "warning", "not-expressible")]

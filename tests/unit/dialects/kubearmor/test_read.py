@@ -222,13 +222,9 @@ def test_mistakes(spec: dict[str, Any], code: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "what"),
     [
-        ({"presets": [{"name": "protectProc"}]}, "the preset protectProc"),
-        ({"presets": [{"name": "protectEnv"}]}, "the preset protectEnv"),
-        ({"presets": [{"name": "exec"}]}, "the preset exec"),
-        ({"process": {"matchPaths": [{"path": "/a", "allowedArgs": ["-v"]}]}}, "allowedArgs"),
         ({"network": {"matchDNSQueries": [{"domain": "example.com"}]}}, "name servers"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_enforced_is_refused_or_left_out_and_never_silently(spec: dict[str, Any], what: str) -> None:
     policies, [found] = read(document(spec))
     assert (policies, found.severity, found.code, what in found.message) == ((), "error", "not-supported", True)
@@ -237,18 +233,31 @@ def test_what_is_not_enforced_is_refused_or_left_out_and_never_silently(spec: di
     assert "left out" in found.message
 
 
+def test_arguments() -> None:
+    def entry(words: object) -> tuple[Any, list[Any]]:
+        policies, found = read(document({"process": {"matchPaths": [{"path": "/a", "allowedArgs": words}]}}))
+        return (policies[0].entries[0].arguments if policies else None), [(one.code, one.severity) for one in found]
+
+    assert entry(["-v", "a b"]) == (("-v", "a b"), [])
+    assert entry([]) == (None, [("empty", "warning")])
+    for words in ([""], ["a\tb"], ["x" * 105], ["-v"] * 21):
+        assert entry(words) == (None, [("bad-value", "error")])
+    assert entry([1]) == (None, [("wrong-type", "error")])
+
+
 def test_presets() -> None:
     given = [
         {"name": "filelessExec", "action": "Audit", "severity": 3},
         {"name": "anonMapExec"},
         {"name": "protectProc", "action": "Audit"},
     ]
-    [policy], [warning] = read(document({"presets": given}))
+    [policy], warnings = read(document({"presets": given}))
     assert [(entry.where, entry.value, entry.action, entry.severity) for entry in policy.entries] == [
         ("presets[0]", "filelessExec", "Audit", 3),
         ("presets[1]", "anonMapExec", "Block", 1),
+        ("presets[2]", "protectProc", "Audit", 1),
     ]
-    assert (warning.code, "protectProc" in warning.message) == ("not-supported", True)
+    assert warnings == []
     [policy], [warning] = read(document({"presets": [{"name": "filelessExec"}], "action": "Allow"}))
     assert (policy.entries, warning.code) == ((), "never-matches")
 
@@ -460,8 +469,8 @@ def test_no_hint_widens_a_block_unsaid() -> None:
     spec = {"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": "22"}]}]}
     [found] = read(document(spec, "KubeArmorNetworkPolicy"))[1]
     assert "every sender: remove it only if that is meant" in found.hint
-    preset = {"presets": [{"name": "protectProc"}]}
-    assert read(document(preset))[1][0].hint.startswith("remove the entry")
+    query = {"network": {"matchDNSQueries": [{"domain": "example.com"}]}}
+    assert read(document(query))[1][0].hint.startswith("remove the entry")
 
 
 def test_lists_of_policies_and_merge_keys() -> None:

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bpfence import abi, names
 from bpfence.conditions import expand
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.kubearmor import patterns
 from bpfence.dialects.kubearmor.model import Entry, Source
-from bpfence.fields import FIELD_BY_NAME, applies
-from bpfence.policy import FALSE, TRUE, Atom, Condition, Op
+from bpfence.fields import ARGUMENTS, FIELD_BY_NAME, applies
+from bpfence.policy import FALSE, TRUE, And, Atom, Condition, Not, Op, Or
 
 PATH: Final = "file.path"
 NEW_PATH: Final = "file.new_path"
@@ -28,13 +30,17 @@ WHOLE: Final = ("file.modify", "file.read")
 ANY_USE: Final = ("file.open", "file.mmap")
 """And these for whatever use."""
 CHANGES: Final = ("file.modify",)
-_TOLD_APART: Final = frozenset((*expand.GROUP_TESTS["file.modify"], "file.chown"))
+EXECUTED: Final = "process.executed"
+"""A program with its arguments is there, before its first instruction."""
+_TOLD_APART: Final = frozenset((*expand.GROUP_TESTS["file.modify"], "file.chown", EXECUTED))
 """Events on which an entry may let through something else than on the others."""
 FROM_BEFORE: Final = ("file.permission", "file.mmap", "file.mprotect")
 """Use of a descriptor that may be older than the policy: nothing that an allow list is asked about."""
 SOCKETS: Final = ("net.create", "net.bind", "net.listen", "net.connect", "net.accept", "net.send")
 REPORTED_SOCKETS: Final = ("net.create", "net.connect", "net.accept")
 """Where an entry only reports: not each message."""
+PROC_ACCESS: Final = 8
+"""PTRACE_MODE_FSCREDS: what procfs asks for, and nothing else."""
 UNIX: Final = 1
 _INTERNET: Final = (2, 10)
 _TCP, _MPTCP, _UDP, _ICMP, _ICMPV6, _SCTP, _DCCP = 6, 262, 17, 1, 58, 132, 33
@@ -252,10 +258,12 @@ def _from(sources: Iterable[Source]) -> Condition:
 
 _OWNER: Final = Atom("process.uid", Op.SAME, "file.uid")
 _NO_TERMINAL: Final = _number("process.tty", 0)
-PRESETS: Final[Mapping[str, tuple[str, Condition]]] = {
-    "filelessExec": (
-        "process.exec",
-        disj(
+_SCRIPT: Final = _number("file.script", 1)
+_OTHERS: Final = Atom("file.proc_pid", Op.DIFFERENT, "process.pid")
+_OTHERS_LINK: Final = conj((Atom("process.ptrace.mode", Op.ANYBITS, PROC_ACCESS), Atom("target.pid", Op.DIFFERENT, "process.pid")))
+PRESETS: Final[Mapping[str, Mapping[str, Condition]]] = {
+    "filelessExec": {
+        "process.exec": disj(
             (
                 _number("file.memfd", 1),
                 _number("file.deleted", 1),
@@ -263,10 +271,15 @@ PRESETS: Final[Mapping[str, tuple[str, Condition]]] = {
                 Atom(PATH, Op.PREFIX, "/run/shm/"),
             )
         ),
-    ),
-    "anonMapExec": ("process.memory", TRUE),
+    },
+    "anonMapExec": {"process.memory": TRUE},
+    "protectEnv": {"file.open": conj((_OTHERS, Atom(PATH, Op.SUFFIX, "/environ")))},
+    "protectProc": {"file.open": _OTHERS, "process.ptrace": _OTHERS_LINK},
+    "exec": {"process.exec": conj((_number("process.entered", 1), negation(_NO_TERMINAL)))},
 }
-"""Presets that some event tells of: that event, and the condition on it."""
+"""Presets: the condition on each event."""
+TOLD_TWICE: Final = {"protectProc": ("process.ptrace",)}
+"""Events that go with others of the same act: they are only for what denies."""
 
 
 Excuses = Callable[[Way, str], Iterable[Condition]]
@@ -280,7 +293,7 @@ def none_before(_way: Way, _event: str) -> Iterable[Condition]:
 
 def bound(entry: Entry) -> bool:
     """Whether an entry says who may, or what may be done: it refuses the rest, be its action Block or Allow."""
-    return entry.owner_only or entry.read_only or not entry.terminals
+    return entry.owner_only or entry.read_only or not entry.terminals or entry.arguments is not None
 
 
 def lets(entry: Entry) -> bool:
@@ -296,7 +309,14 @@ def _let_through(entry: Entry, event: str) -> Condition:
         parts.append(_OWNER if event != "file.chown" else FALSE)
     if entry.read_only:
         parts.append(negation(expand.GROUP_TESTS["file.modify"].get(event, TRUE)))
+    if entry.arguments is not None:
+        parts.append(_arguments(entry.arguments) if event == EXECUTED else negation(_SCRIPT))
     return conj(parts)
+
+
+def _arguments(words: tuple[str, ...]) -> Condition:
+    """The condition that a program has no other arguments than these."""
+    return Atom(ARGUMENTS.name, Op.WORDS, "\0".join(words))
 
 
 def _first(entry: Entry, excuses: Excuses, event: str) -> Condition:
@@ -333,6 +353,8 @@ def decided(entry: Entry, scope: Condition, excuses: Excuses = none_before) -> d
         return known[key]
 
     refused = ([negation(_OWNER)] if entry.owner_only else []) + ([] if entry.terminals else [negation(_NO_TERMINAL)])
+    if entry.arguments is not None:  # of a script its interpreter has them
+        refused.append(_SCRIPT)
     by_those, by_all = (partial(acts, anybody=anybody) for anybody in (False, True))
     match entry.section:
         case "egress" | "ingress":
@@ -344,8 +366,8 @@ def decided(entry: Entry, scope: Condition, excuses: Excuses = none_before) -> d
                 if event not in ("net.bind", "net.send") or datagrams
             }
         case "presets":
-            event, condition = PRESETS[entry.value]
-            return expand.event_conditions((event,), scope, condition)
+            left = TOLD_TWICE.get(entry.value, ()) if entry.action == "Audit" else ()
+            return {event: conj((scope, condition)) for event, condition in PRESETS[entry.value].items() if event not in left}
         case "process":
             return expand.event_conditions(("process.exec",), scope, by_those)
         case "file":
@@ -363,6 +385,28 @@ def decided(entry: Entry, scope: Condition, excuses: Excuses = none_before) -> d
         case "capabilities":
             return expand.event_conditions(("process.capable",), scope, by_those)
     return dict(_reported_calls(entry, scope, _from(entry.sources)))
+
+
+def executed(entry: Entry, scope: Condition, excuses: Excuses = none_before) -> Condition:
+    """The condition that a program has been executed that the entry names, with arguments that it does not allow."""
+    assert entry.arguments is not None
+    return conj((scope, _afterwards(_first(entry, excuses, EXECUTED)), negation(_arguments(entry.arguments))))
+
+
+_AFTERWARDS: Final = {PATH: PROGRAM, PROGRAM: "process.parent.exe"}
+"""What is about to be executed and who executes it, by what they are once it is."""
+
+
+def _afterwards(condition: Condition) -> Condition:
+    """A condition on `process.exec` as one on EXECUTED. Who owns the file is not known any more: a test of that is false."""
+    match condition:
+        case And(parts):
+            return conj(map(_afterwards, parts))
+        case Or(parts):
+            return disj(map(_afterwards, parts))
+        case Not(part):
+            return negation(_afterwards(part))
+    return msgspec.structs.replace(condition, field=_AFTERWARDS.get(condition.field, condition.field))
 
 
 def _outside(section: str) -> Condition:

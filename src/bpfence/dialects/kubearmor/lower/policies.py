@@ -11,7 +11,7 @@ are outside, or what would be done is reported: the user chooses.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Final
 
@@ -91,7 +91,7 @@ def alone(policies: Sequence[KubeArmorPolicy], mode: str) -> Iterator[tuple[Kube
 def _each_alone(policy: KubeArmorPolicy, order: Order, mode: str) -> Iterator[tuple[Entry, Policy | None]]:
     scope = scopes.scope(policy)
     for entry in policy.entries:
-        rule = _rule(policy, entry, scope, order) if entry.action != "Allow" else None
+        rule = _rule(policy, entry, scope, order) if entry.action != "Allow" and entry.arguments is None else None
         if rule is None:
             yield entry, None
             continue
@@ -114,7 +114,13 @@ def _each_alone(policy: KubeArmorPolicy, order: Order, mode: str) -> Iterator[tu
 
 def _policy(policy: KubeArmorPolicy, order: Order, options: KubeArmorOptions) -> Policy:
     scope = scopes.scope(policy)
-    rules = tuple(rule for entry in policy.entries if _refuses(entry) and (rule := _rule(policy, entry, scope, order)) is not None)
+    made = (
+        rule
+        for entry in policy.entries
+        if _refuses(entry)
+        for rule in (_rule(policy, entry, scope, order), _late(policy, entry, scope, order))
+    )
+    rules = tuple(rule for rule in made if rule is not None)
     return Policy(name=policy.key, scope=scope, doubt=_doubt(scope, options), rules=rules, location=policy.location)
 
 
@@ -134,14 +140,32 @@ def _rule(policy: KubeArmorPolicy, entry: Entry, scope: Condition, order: Order)
     each = {event: condition for event, condition in decided.items() if condition != FALSE}
     if not each:
         return None
+    return _made(policy, entry, entry.where, each, Action.AUDIT if entry.section == "syscalls" else ACTION[entry.action])
+
+
+def _late(policy: KubeArmorPolicy, entry: Entry, scope: Condition, order: Order) -> Rule | None:
+    """What of an entry can be told only when the program is there: then it is too late for an error."""
+    if entry.arguments is None:
+        return None
+    condition = entries.executed(entry, scope, order.excuses(policy, entry, scope))
+    each = {entries.EXECUTED: condition}
+    return _made(policy, entry, late_name(entry), each, Action.AUDIT if entry.action == "Audit" else Action.KILL)
+
+
+def late_name(entry: Entry) -> str:
+    """The name of the rule about a program's arguments."""
+    return f"{entry.where}.allowedArgs"
+
+
+def _made(policy: KubeArmorPolicy, entry: Entry, name: str, each: Mapping[str, Condition], action: Action) -> Rule:
     condition, conditions = expand.shared(each)
     return Rule(
         policy=policy.key,
-        name=entry.where,
+        name=name,
         events=tuple(each),
         condition=condition,
         conditions=conditions,
-        action=Action.AUDIT if entry.section == "syscalls" else ACTION[entry.action],
+        action=action,
         errno=errno.EACCES,
         language=NAME,
         message=_template(entry.message),

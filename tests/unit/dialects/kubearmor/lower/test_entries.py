@@ -13,7 +13,6 @@ from bpfence.dialects.kubearmor.lower.entries import ACTS, PRESETS, PROTOCOLS, s
 from bpfence.dialects.kubearmor.model import Entry
 from bpfence.dialects.kubearmor.read import PRESETS as READ_PRESETS
 from bpfence.dialects.kubearmor.read import PROTOCOLS as READ_PROTOCOLS
-from bpfence.dialects.kubearmor.read import UNSEEN_PRESETS
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import Action, PolicySet
 from bpfence.syscalls import table
@@ -153,7 +152,33 @@ def test_presets() -> None:
     anonymous = lowered(document({"presets": [{"name": "anonMapExec"}]}))
     assert denied(anonymous, "process.memory", file__prot=7, file__shared=0)
     assert not denied(anonymous, "file.mmap", file__path="/lib/x.so", file__prot=5, file__shared=0)
-    assert set(PRESETS) | set(UNSEEN_PRESETS) == set(READ_PRESETS)
+    assert set(PRESETS) == set(READ_PRESETS)
+
+
+def test_presets_about_folders_of_procfs() -> None:
+    """Whatever procfs is mounted at: the process that a folder is of decides."""
+    environ, whole = (lowered(document({"presets": [{"name": name}]})) for name in ("protectEnv", "protectProc"))
+    for path, of, env, any_file in (
+        ("/proc/7/environ", 7, True, True), ("/mnt/p/7/task/9/environ", 7, True, True), ("/proc/7/stat", 7, False, True),
+        ("/proc/5/environ", 5, False, False), ("/srv/environ", None, False, False),
+    ):  # fmt: skip
+        given = {"file__path": path, "file__access": READ, "process__pid": 5, **({} if of is None else {"file__proc_pid": of})}
+        assert [denied(policies, "file.open", **given) for policies in (environ, whole)] == [env, any_file]
+    link = {"target__pid": 7, "process__pid": 5}
+    assert [denied(whole, "process.ptrace", process__ptrace__mode=mode, **link) for mode in (9, 17)] == [True, False]
+    assert not denied(whole, "process.ptrace", process__ptrace__mode=9, **{**link, "target__pid": 5})
+    audited = lowered(document({"presets": [{"name": "protectProc"}], "action": "Audit"}))
+    assert [event for policy in audited.policies for rule in policy.rules for event in rule.events] == ["file.open"]
+
+
+def test_the_preset_of_programs_that_come_from_outside() -> None:
+    policies = lowered(document({"presets": [{"name": "exec"}]}))
+    found = [
+        denied(policies, "process.exec", file__path="/bin/sh", process__entered=entered, process__tty=tty)
+        for entered in (0, 1)
+        for tty in (0, 34816)
+    ]
+    assert found == [False, False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -281,3 +306,48 @@ def test_an_allow_list_of_traffic() -> None:
         ("net.listen", "0.0.0.0", 81, 6, True), ("net.bind", "0.0.0.0", 0, 17, False), ("net.bind", "0.0.0.0", 81, 17, True),
     ):  # fmt: skip
         assert denied(policies, event, **flow(event, ip, port, protocol)) is held, (event, ip, port)
+
+
+def run(policies: PolicySet, *argv: str, exe: str = "/bin/sh", caller: str = "/usr/bin/x") -> Action:
+    """What becomes of a program that has been executed."""
+    given = {"process__exe": exe, "process__parent__exe": caller, "process__argv": "\0".join(argv)}
+    return decided(policies, "process.executed", WEB, **given).action
+
+
+def test_arguments() -> None:
+    """A program with others than are listed is killed before its first instruction; of a script its interpreter has them."""
+    policies = entry("process", "matchPaths", path="/bin/sh", allowedArgs=["-c", "a b"])
+    assert [denied(policies, "process.exec", file__path="/bin/sh", file__script=script) for script in (0, 1)] == [False, True]
+    assert [run(policies, *argv) for argv in (("sh",), ("sh", "-c"), ("anything", "-c", "a b", "-c"))] == [Action.NONE] * 3
+    assert [run(policies, *argv) for argv in (("sh", "-x"), ("sh", "-c", "a"), ("sh", "-c a b"), ("sh", ""))] == [Action.KILL] * 4
+    assert run(policies, "sh", "-x", exe="/bin/bash") is Action.NONE
+    audited = entry("process", "matchPaths", "Audit", path="/bin/sh", allowedArgs=["-c"])
+    assert [run(audited, "sh", argument) for argument in ("-c", "-x")] == [Action.NONE, Action.AUDIT]
+    named = entry("process", "matchPaths", execname="sh", allowedArgs=["-c"], fromSource=[{"path": "/bin/a"}])
+    assert [run(named, "sh", "-x", caller=caller) for caller in ("/bin/a", "/bin/b")] == [Action.KILL, Action.NONE]
+
+
+def test_arguments_and_who_may_execute() -> None:
+    policies = entry("process", "matchPaths", path="/bin/sh", allowedArgs=["-c"], pts=False)
+    for tty, script, held in ((0, 0, False), (1, 0, True), (0, 1, True)):
+        assert denied(policies, "process.exec", file__path="/bin/sh", file__script=script, process__tty=tty) is held
+    assert run(policies, "sh", "-x") is Action.KILL
+
+
+def test_arguments_of_allow_lists() -> None:
+    """The list covers the program, whose arguments decide; and what is looked up before it."""
+    first = {"path": "/bin/sh", "fromSource": [{"path": "/bin/a"}]}
+    listed = {"path": "/bin/sh", "allowedArgs": ["-c"]}
+    policies = lowered(
+        document(
+            {"process": {"matchPaths": [first, listed], "matchDirectories": [{"dir": "/bin/", "action": "Block"}]}, "action": "Allow"}
+        ),
+        postures={"file": "block"},
+    )
+    assert [denied(policies, "process.exec", file__path=path, file__script=0) for path in ("/bin/sh", "/bin/ls", "/srv/x")] == [
+        False,
+        True,
+        True,
+    ]
+    assert [run(policies, "sh", "-x", caller=caller) for caller in ("/bin/a", "/bin/b")] == [Action.NONE, Action.KILL]
+    assert run(policies, "sh", "-c") is Action.NONE
