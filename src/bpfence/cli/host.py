@@ -24,6 +24,7 @@ from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import Options, load
 from bpfence.cli.given import dialect_options
+from bpfence.cli.settings import config_option, named_in_environment
 from bpfence.cli.show import (
     Command,
     assembled,
@@ -46,8 +47,9 @@ from bpfence.host.cgroups import Hierarchy, find_hierarchy
 from bpfence.host.kubelet import SECCOMP_FOLDER
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
-from bpfence.outputs.routes import FORMATS, PATIENT_CLOSE_SECONDS, open_outputs, with_format
+from bpfence.outputs.routes import PATIENT_CLOSE_SECONDS, open_outputs, with_format
 from bpfence.outputs.scrape import Scrapes
+from bpfence.outputs.specs import FORMATS, Spec
 from bpfence.workloads.hook import SOCKET
 
 if TYPE_CHECKING:
@@ -98,12 +100,16 @@ policy_option = click.option(
     help=POLICY_HELP,
 )
 pin_option = click.option("--pin-dir", default=PIN_DIR, show_default=True, help="Where in bpffs maps and links are pinned.")
+
+
 output_option = click.option(
     "--output",
     "outputs",
     multiple=True,
     metavar="OUTPUT",
-    help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, tetragon, kubearmor, or auto (the default). Repeatable.",
+    type=click.UNPROCESSED,  # the configuration file says more of an output than a text can
+    help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, tetragon, kubearmor, auto (the default), unix:PATH,"
+    " syslog:{unix:PATH|udp:HOST:PORT|tcp:…|tls:…}, http://… or https://…. Repeatable. See docs/outputs.md.",
 )
 format_option = click.option(
     "--format",
@@ -150,6 +156,7 @@ def hierarchy() -> Hierarchy:
 
 
 @click.command(cls=Command, short_help="Enforce policies on this host, and print alerts.")
+@config_option
 @click.option("-p", "--policy", "policies", multiple=True, type=POLICY, help=POLICY_HELP)
 @click.option(
     "--kubernetes",
@@ -226,7 +233,7 @@ def run(
     cluster_languages: tuple[str, ...],
     seccomp_folder: Path,
     mode: str | None,
-    outputs: tuple[str, ...],
+    outputs: tuple[str | Spec, ...],
     form_name: str,
     record: Path | None,
     metrics_place: str | None,
@@ -252,6 +259,7 @@ def run(
       sudo bpfence run -p policies/ --mode audit --output jsonl:/var/log/bpfence.jsonl
       sudo bpfence run -p falco_rules.yaml -p local_rules.yaml --format falco
       sudo bpfence run --kubernetes --kubeconfig /etc/bpfence/kubeconfig --node worker-1
+      sudo bpfence run --config bpfence.yaml
     """
     if not (policies or in_cluster):
         raise UsageError("there are no policies: name files or directories with -p, or take those of a cluster with --kubernetes")
@@ -292,6 +300,9 @@ def run(
         if scrapes is not None:
             scrapes.close()  # also where the start has failed
     return 0
+
+
+named_in_environment(run)
 
 
 @click.command(

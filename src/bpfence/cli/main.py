@@ -50,6 +50,7 @@ MODULES: Final = {
         "status": "Show what is in force, and what was counted.",
         "unload": "End enforcement: take everything out of the kernel.",
     },
+    "bpfence.cli.configuration": {"config": "Check and show the configuration of `bpfence run`."},
     "bpfence.cli.kubernetes": {"webhook": "Answer a cluster that asks whether policies are right."},
     "bpfence.cli.pod": {"pod": "Check and harden Kubernetes manifests."},
     "bpfence.cli.workloads": {

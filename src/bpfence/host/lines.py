@@ -122,6 +122,10 @@ class LinesFile:
             self.reopen()
         return os.fstat(self._descriptor).st_size
 
+    def modified(self) -> float:
+        """When that file was written last, in seconds since 1970; to be called after `size`."""
+        return os.fstat(self._descriptor).st_mtime
+
     def reopen(self) -> None:
         """Let go of the file and open what is at the path. When that fails, the next `append` tries again.
 

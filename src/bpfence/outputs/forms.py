@@ -14,6 +14,8 @@ from typing import Final
 from bpfence.alerts.alert import Line, encode
 
 Form = Callable[[Line], bytes]
+Chosen = Callable[[Line], bytes | None]
+"""A form that does not show every line."""
 
 
 def _native() -> Form:

@@ -12,14 +12,37 @@ import os
 import select
 import socket
 import stat
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Final, Protocol
 
 from bpfence.host.lines import LinesFile, LineWriter
 
 Put = Callable[[memoryview], int]
+STUCK_SECONDS: Final = 60.0
+"""How many seconds after a rotation that has failed the next one is tried."""
+
+
+class BusyError(OSError):
+    """Lines cannot be taken now. `after`: seconds after which to try again at the soonest."""
+
+    def __init__(self, reason: str, after: float = 0.0) -> None:
+        super().__init__(None, reason)
+        self.reason = reason
+        self.after = after
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class RefusedError(Exception):
+    """The first `count` lines will never be taken."""
+
+    def __init__(self, count: int, reason: str) -> None:
+        super().__init__(reason)
+        self.count = count
 
 
 class Place(Protocol):
@@ -67,6 +90,60 @@ class File:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+
+class Rotated(File):
+    """The same, begun anew when it would become larger than `size` bytes, or when another period of `seconds` begins (0: never).
+
+    What it was is then at PATH.1, what that was at PATH.2, and so on up to PATH.`keep`; what was there goes. Where files cannot be renamed
+    that is told, and the file grows. `report` takes messages for people.
+    """
+
+    def __init__(
+        self, path: Path, report: Callable[[str], None], *, size: int, seconds: int, keep: int, now: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(path)
+        self._path = path
+        self._report = report
+        self._size, self._seconds, self._keep = size, seconds, keep
+        self._now = now
+        self._stuck_until = float("-inf")
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Append as many lines as fit into this file, and at least one."""
+        length = self._file.size()
+        if self._due(length, len(lines[0]) + 1) and self._now() >= self._stuck_until:
+            self._rotate()
+            length = self._file.size()
+        count = len(lines)
+        if self._size and self._now() >= self._stuck_until:
+            count = 0
+            for line in lines:
+                length += len(line) + 1
+                if count and length > self._size:
+                    break
+                count += 1
+        return super().write(lines[:count])
+
+    def _due(self, length: int, more: int) -> bool:
+        if not length:
+            return False
+        older = bool(self._seconds) and int(self._file.modified() // self._seconds) != int(self._now() // self._seconds)
+        return older or bool(self._size and length + more > self._size)
+
+    def _rotate(self) -> None:
+        numbered = [self._path.with_name(f"{self._path.name}.{number}") for number in range(1, self._keep + 1)]
+        try:
+            for older, newer in zip(reversed(numbered[1:]), reversed(numbered[:-1]), strict=True):
+                with contextlib.suppress(FileNotFoundError):
+                    newer.rename(older)
+            with contextlib.suppress(FileNotFoundError):
+                self._path.rename(numbered[0]) if numbered else self._path.unlink()
+        except OSError as error:
+            self._stuck_until = self._now() + STUCK_SECONDS
+            self._report(f"output {self.name} cannot be rotated: {error.strerror or error}; it goes on in the same file")
+            return
+        self._file.reopen()
 
 
 class Stream:

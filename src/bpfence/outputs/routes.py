@@ -8,6 +8,7 @@ Called by the agent with batches of lines. `open_outputs` reads what `--output` 
     falco        Falco's JSON lines on standard output      falco-text   Falco's text lines
     tetragon     JSON lines in the form of Tetragon's export
     kubearmor    KubeArmor's JSON lines
+    unix:PATH, syslog:…, https://…   see `specs`, as all that the configuration file says of outputs
 
 A route is a form and a sink: the form makes bytes of a line, in the thread that has the line, and the sink writes them in its own. So no
 output can stop the agent, and what one does not take is counted and told (see `sink`). Enforcement lives in the kernel.
@@ -25,14 +26,11 @@ from bpfence.alerts.alert import Composer, Line, host_name
 from bpfence.errors import UsageError
 from bpfence.events.values import escape
 from bpfence.outputs import messages
-from bpfence.outputs.forms import FORMS, Form, recoded
+from bpfence.outputs.forms import Chosen
 from bpfence.outputs.messages import MessageQueue
-from bpfence.outputs.places import File, Place, Stream
-from bpfence.outputs.sink import Queue, Sink
-
-KINDS = ("auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "tetragon", "kubearmor")
-FORMATS = ("native", "falco", "falco-text", "tetragon", "kubearmor")
-
+from bpfence.outputs.places import File, Place
+from bpfence.outputs.sink import MAX_BYTES, MAX_LINES, Queue, Sink
+from bpfence.outputs.specs import FORMATS, Opened, Spec, opened
 
 CLOSE_SECONDS: Final = 0.5
 """For how many seconds, at the end, an output may take no line."""
@@ -45,7 +43,7 @@ PATIENT_CLOSE_SECONDS: Final = 10.0
 class OutputRoute(NamedTuple):
     """One way out."""
 
-    form: Form
+    form: Chosen
     sink: Sink
 
 
@@ -56,13 +54,18 @@ class Outputs:
     any thread.
     """
 
-    def __init__(self, outputs: Iterable[tuple[Form, Place]], report: Callable[[str], None], *, close_seconds: float | None = None) -> None:
+    def __init__(
+        self, outputs: Iterable[tuple[Chosen, Place] | Opened], report: Callable[[str], None], *, close_seconds: float | None = None
+    ) -> None:
         self._report = report
         self._close_seconds = CLOSE_SECONDS if close_seconds is None else close_seconds
         self._composer = Composer(host_name(), time.time_ns)
-        self._routes = tuple(OutputRoute(form, Sink(place, report, self._caught_up)) for form, place in outputs)
+        self._routes = tuple(self._route(*output) for output in outputs)
         self._started = False
         self._fault_told = False
+
+    def _route(self, form: Chosen, place: Place, max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES) -> OutputRoute:
+        return OutputRoute(form, Sink(place, self._report, self._caught_up, max_lines=max_lines, max_bytes=max_bytes))
 
     def start(self) -> None:
         """Begin to write, by threads with the privileges of the caller. Further calls do nothing."""
@@ -78,7 +81,7 @@ class Outputs:
         """Have lines written to all of them, in order."""
         if not lines:
             return
-        made: dict[Form, list[bytes]] = {}
+        made: dict[Chosen, list[bytes]] = {}
         for form, sink in self._routes:
             shown = made.get(form)
             if shown is None:
@@ -86,12 +89,13 @@ class Outputs:
             if shown:
                 sink.put(shown)
 
-    def _shown(self, form: Form, lines: Sequence[Line]) -> list[bytes]:
+    def _shown(self, form: Chosen, lines: Sequence[Line]) -> list[bytes]:
         """Lines in one form. A line that cannot be shown is a bug; it costs that line in that form and nothing else."""
         shown = []
         for line in lines:
             try:
-                shown.append(form(line))
+                if made := form(line):  # a form leaves lines out that it has nothing to say of
+                    shown.append(made)
             except Exception as error:
                 for route in self._routes:
                     if route.form is form:
@@ -143,7 +147,7 @@ class Outputs:
         return {name: lost for name, lost in dropped.items() if lost}
 
 
-def with_format(specs: Sequence[str], form: str) -> tuple[str, ...]:
+def with_format(specs: Sequence[str | Spec], form: str) -> tuple[str | Spec, ...]:
     """The outputs where standard output shows `form`: it takes the place of `auto` and `-`, beside files. UsageError beside `rich`."""
     if form == "native":
         return tuple(specs)
@@ -153,25 +157,15 @@ def with_format(specs: Sequence[str], form: str) -> tuple[str, ...]:
 
 
 def open_outputs(
-    specs: Sequence[str], report: Callable[[str], None], *, stream: IO[str] | None = None, close_seconds: float | None = None
+    specs: Sequence[str | Spec], report: Callable[[str], None], *, stream: IO[str] | None = None, close_seconds: float | None = None
 ) -> Outputs:
     """The outputs that `specs` name, none twice; none at all means `auto`. `stream` is standard output. UsageError on a bad spec."""
     stream = stream or sys.stdout
-    return Outputs([_route(spec, stream) for spec in dict.fromkeys(specs or ("auto",))], report, close_seconds=close_seconds)
-
-
-def _route(spec: str, stream: IO[str]) -> tuple[Form, Place]:
-    kind, _, place = spec.partition(":")
-    if kind == "jsonl" and place:
-        try:
-            return FORMS["native"](), File(Path(place))
-        except OSError as error:
-            raise UsageError(f"output {spec!r} cannot be opened: {error.strerror or error}") from error
-    if spec == "-" or (spec in ("auto", "rich") and not stream.isatty()):
-        return FORMS["native"](), Stream(stream, spec)
-    if spec == "auto":
-        spec = "rich"
-    if spec not in ("rich", *FORMATS[1:]):
-        raise UsageError(f"unknown output {spec!r}; known are {', '.join(KINDS)}")
-    form, encoding = FORMS[spec](), (getattr(stream, "encoding", None) or "utf-8").lower()
-    return form if encoding in ("utf-8", "utf8") else recoded(form, encoding), Stream(stream, spec)
+    named: dict[str, Opened] = {}
+    for spec in dict.fromkeys(specs or ("auto",)):
+        made = opened(Spec(to=spec) if isinstance(spec, str) else spec, stream, report)
+        if made.place.name in named:
+            made.place.close()
+            raise UsageError(f"two outputs have the name {made.place.name!r}: give one of them another `name` in the configuration file")
+        named[made.place.name] = made
+    return Outputs(named.values(), report, close_seconds=close_seconds)

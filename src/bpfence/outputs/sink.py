@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from bpfence.outputs.places import Place
+from bpfence.outputs.places import Place, RefusedError
 
 MAX_LINES: Final = 65_536
 MAX_BYTES: Final = 16 << 20
@@ -29,6 +29,10 @@ CHUNK_BYTES: Final = 256 << 10
 RETRY_SECONDS: Final = 0.25
 MAX_RETRY_SECONDS: Final = 4.0
 """After how many seconds a place that fails is tried again: at first, and after it has failed often."""
+MAX_AFTER_SECONDS: Final = 300.0
+"""For how many seconds a place may ask not to be tried again."""
+REFUSED_SECONDS: Final = 60.0
+"""How often lines that a place refuses are told."""
 TELL_SECONDS: Final = 1.0
 """How often dropped lines are told while lines go out."""
 ROOM_SECONDS: Final = 1.0
@@ -83,6 +87,7 @@ class Sink:
         self._retry_at = 0.0
         self._pause = RETRY_SECONDS
         self._writing = False
+        self._refused_at = float("-inf")
         self._progress = 0.0
         self._finished = 0.0
         self._finishing = self._tried_last = self._abandoned = self._ended = False
@@ -236,20 +241,26 @@ class Sink:
         except BlockingIOError:
             self._wrote(0)
             self.place.wait(ROOM_SECONDS)
+        except RefusedError as refused:
+            self._wrote(refused.count, refused=str(refused) or "it said nothing")
         except Exception:
             self._wrote(0)
             raise
         else:
             self._wrote(count)
 
-    def _wrote(self, count: int) -> None:
-        """Note how many lines were written: none where the write has failed, or where there was no room."""
+    def _wrote(self, count: int, *, refused: str = "") -> None:
+        """Note how many lines were written: none where the write has failed, or where there was no room. `refused`: they were not,
+        never will be, and why. No line tells that, as it might be refused, too."""
         with self._changed:
             self._writing = False
             if not self._ended:
                 for _ in range(count):
                     self._size -= len(self._waiting.popleft()) + 1
-                self.written += count
+                if refused:
+                    self.dropped += count
+                else:
+                    self.written += count
                 if self._reopen_after is not None:
                     self._reopen_after -= count
             self._works = count > 0
@@ -261,6 +272,9 @@ class Sink:
             self._changed.notify_all()
         if recovered:
             self._tell_recovery()
+        if refused and time.monotonic() >= self._refused_at:
+            self._refused_at = time.monotonic() + REFUSED_SECONDS
+            self._report(f"output {self.name} refuses lines, which are dropped: {refused}; it has lost {self.dropped} so far")
 
     def _tell_recovery(self) -> None:
         self._report(f"output {self.name} works again; it has lost {self.dropped} lines so far")
@@ -274,7 +288,7 @@ class Sink:
         """Note a failure, and tell it if it is the first since the place worked."""
         with self._changed:
             self._failing = True
-            self._retry_at = time.monotonic() + self._pause
+            self._retry_at = time.monotonic() + max(self._pause, min(getattr(error, "after", 0.0), MAX_AFTER_SECONDS))
             self._pause = min(2 * self._pause, MAX_RETRY_SECONDS)
             first, self._failure_told = not self._failure_told, True
         if first:

@@ -30,7 +30,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert result.exit_code == 0
     assert "Example" in result.output
     assert f"bpfence {name}" in result.output
-    assert name in ("run", "exec", "completion", "seccomp", "pod", "hook", "webhook") or "--json" in result.output
+    assert name in ("run", "exec", "completion", "seccomp", "pod", "hook", "webhook", "config") or "--json" in result.output
 
 
 def test_version() -> None:
@@ -90,7 +90,20 @@ def test_a_reader_that_goes_away_is_not_complained_about() -> None:
 
 def test_all_commands_are_there() -> None:
     assert {command.name for command in COMMANDS} == {"check", "explain", "test"}
-    needs_no_kernel = {"check", "explain", "test", "fields", "events", "convert", "version", "completion", "seccomp", "pod", "webhook"}
+    needs_no_kernel = {
+        "check",
+        "explain",
+        "test",
+        "fields",
+        "events",
+        "convert",
+        "version",
+        "completion",
+        "seccomp",
+        "pod",
+        "webhook",
+        "config",
+    }
     assert set(EVERY_NAME) == needs_no_kernel | {"run", "exec", "status", "unload", "doctor", "hook", "workloads"}
 
 

@@ -38,7 +38,7 @@ def test_what_an_encoding_lacks_is_escaped() -> None:
 
 
 def test_a_form_is_imported_by_who_shows_it() -> None:
-    script = "import sys, bpfence.outputs.routes as r; r.FORMS['native'](); print(*sys.modules)"
+    script = "import sys, bpfence.outputs.routes, bpfence.outputs.forms as r; r.FORMS['native'](); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "bpfence.outputs.forms" in loaded
     assert not {name for name in loaded if name.startswith(("bpfence.dialects", "rich"))}

@@ -14,11 +14,12 @@ import sys
 import tty
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bpfence.outputs import places
-from bpfence.outputs.places import File, Place, Stream
+from bpfence.outputs.places import File, Place, Rotated, Stream
 
 LINES = [b"%0999d" % number for number in range(1000)]
 
@@ -87,6 +88,7 @@ def test_a_fifo_in_the_place_of_a_file_is_an_error_until_it_is_gone(tmp_path: Pa
 FULL = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from bpfence.outputs.places import File
 folder = Path(sys.argv[1])
 lines = [b"%0999d" % number for number in range(1000)]
@@ -257,3 +259,63 @@ def test_a_file_as_standard_output_is_written_to_where_the_others_are(tmp_path: 
         place.write([b"line"])
         place.close()
         assert (tmp_path / "out").read_text() == "said before\nline\nsaid after\nline\n"
+
+
+# ---- rotation ----
+
+
+def rotated(path: Path, said: list[str] | None = None, **given: Any) -> Rotated:
+    settings = {"size": 0, "seconds": 0, "keep": 2, **given}
+    return Rotated(path, (said if said is not None else []).append, **settings)
+
+
+def put_all(place: Rotated, lines: list[bytes]) -> None:
+    while lines:
+        lines = lines[place.write(lines) :]
+
+
+def test_files_are_bounded_in_size_and_number(tmp_path: Path) -> None:
+    place = rotated(tmp_path / "a", size=100)
+    put_all(place, [b"%09d" % number for number in range(45)])
+    place.close()
+    files = {path.name: path.read_bytes().split() for path in tmp_path.iterdir()}
+    assert {name: len(lines) for name, lines in files.items()} == {"a": 5, "a.1": 10, "a.2": 10}
+    assert [int(line) for line in files["a.2"] + files["a.1"] + files["a"]] == list(range(20, 45))
+
+
+def test_a_line_that_is_larger_than_a_file_has_one_to_itself(tmp_path: Path) -> None:
+    place = rotated(tmp_path / "a", size=10)
+    put_all(place, [b"x", b"y" * 50, b"z"])
+    place.close()
+    assert (tmp_path / "a.1").read_bytes() == b"y" * 50 + b"\n"
+
+
+def test_a_file_is_begun_anew_in_another_period_also_after_a_restart(tmp_path: Path) -> None:
+    moment = [1_000_000.0]
+    for number, later in enumerate((0, 10, 3600, 7200)):
+        moment[0] = 1_000_800.0 + later
+        place = rotated(tmp_path / "a", seconds=3600, keep=5, now=lambda: moment[0])
+        put_all(place, [b"%d" % number])
+        os.utime(tmp_path / "a", (moment[0], moment[0]))
+        place.close()
+    found = {path.name: path.read_bytes().split() for path in tmp_path.iterdir()}
+    assert found == {"a": [b"3"], "a.1": [b"2"], "a.2": [b"0", b"1"]}
+
+
+def test_nothing_is_kept(tmp_path: Path) -> None:
+    place = rotated(tmp_path / "a", size=10, keep=0)
+    put_all(place, [b"12345", b"67890"])
+    place.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"67890\n"
+
+
+def test_a_file_that_cannot_be_renamed_grows_and_that_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "a.1").mkdir()
+    place = rotated(tmp_path / "a", said, size=10, keep=1)
+    put_all(place, [b"12345"] * 5)
+    place.close()
+    assert (tmp_path / "a").read_bytes() == b"12345\n" * 5
+    assert len(said) == 1
+    assert "cannot be rotated: Is a directory; it goes on in the same file" in said[0]

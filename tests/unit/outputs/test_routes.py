@@ -189,7 +189,9 @@ def test_jsonl_spec(tmp_path: Path) -> None:
     assert (tmp_path / "a:b.jsonl").read_text().count("\n") == 1
 
 
-@pytest.mark.parametrize("spec", ["jsonl:", "nope", "jsonl", "jsonl:/nonexistent/folder/file", "unix:/x", "native"])
+@pytest.mark.parametrize(
+    "spec", ["jsonl:", "nope", "jsonl", "jsonl:/nonexistent/folder/file", "unix:", "syslog:tcp:x", "ftp://x/", "native"]
+)
 def test_bad_specs(spec: str) -> None:
     with pytest.raises(UsageError, match=spec.partition(":")[0]):
         open_outputs([spec], pytest.fail)

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from bpfence.outputs import sink as sink_module
+from bpfence.outputs.places import BusyError, RefusedError
 from bpfence.outputs.sink import Sink
 from tests.unit.outputs.places import Fake, until
 
@@ -361,3 +363,24 @@ def test_many_givers(rig: Rig) -> None:
     for first in range(0, 8000, 2000):
         own = [number for number in rig.numbers() if first <= number < first + 2000]
         assert own == sorted(own)
+
+
+def test_lines_that_a_place_refuses_are_counted_and_told_but_not_by_a_line(rig: Rig) -> None:
+    rig.place.faults = [RefusedError(2, "too bad"), RefusedError(1, "still")]
+    rig.put(0, 10)
+    rig.sink.start()
+    assert rig.close() == 0
+    assert (rig.sink.written, rig.sink.dropped, rig.told) == (7, 3, [])
+    assert rig.numbers() == list(range(3, 10))
+    assert rig.said == ["output fake refuses lines, which are dropped: too bad; it has lost 2 so far"]
+
+
+def test_a_place_is_left_alone_for_as_long_as_it_asks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "RETRY_SECONDS", 0.001)
+    rig.place.faults = [BusyError("busy", 0.3)]
+    rig.put(0, 1)
+    rig.sink.start()
+    began = time.monotonic()
+    until(lambda: rig.sink.written == 1)
+    assert time.monotonic() - began >= 0.25
+    assert rig.said[0].startswith("output fake failed: busy; ")
