@@ -170,7 +170,7 @@ MAPS = [
 ]
 LOADS = policy(
     "loads", "kprobes", {"call": "bpf_check", "args": [{"index": 1, "type": "bpf_attr"}]}, *MAPS,
-    {"call": "bpf_prog_select_runtime", "args": arguments({"type": "bpf_prog"})},
+    {"call": "security_bpf_prog", "args": arguments({"type": "bpf_prog"})},
 )  # fmt: skip
 PERF = policy("perf", "kprobes", {"call": "security_perf_event_alloc", "args": arguments({"type": "perf_event"}), "selectors": [MINE]})
 SOCKETS_MADE = policy(
