@@ -26,6 +26,8 @@ from bpfence.policy import Action
 
 SECONDS: Final = 10.0
 """For how long a connection may take to be made, and for how long the other side may take nothing."""
+LINGER_SECONDS: Final = 1.0
+"""For how long the other side may take to end a connection that we have ended."""
 MAX_DATAGRAM: Final = 65_000
 """Bytes of a datagram; what is longer is cut. UDP over IPv4 takes 65,507 (RFC 768, RFC 791)."""
 MAX_SAID: Final = 1 << 16
@@ -103,13 +105,39 @@ class Streamed:
 
     def reopen(self) -> None:
         """Connect anew with the next line."""
-        self.close()
+        if self._ended():
+            self._under_way.clear()
+            self._under_way_bytes = 0
 
     def close(self) -> None:
         """End the connection."""
+        self._ended()
+
+    def _ended(self) -> bool:
         connection, self._socket = self._socket, None
-        if connection is not None:
-            connection.close()
+        return connection is not None and _end(connection)
+
+
+def _end(connection: socket.socket) -> bool:
+    """Close a connection so that the other side can read all that was sent: one closed with something unread, tickets of a TLS session
+    say, is reset, and what is under way is lost then (RFC 2525, 2.17). Whether the other side has read all and ended it, too."""
+    try:
+        connection.settimeout(LINGER_SECONDS)
+        if isinstance(connection, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                connection = connection.unwrap()
+        connection.shutdown(socket.SHUT_WR)
+        said = 0
+        while said < MAX_SAID:
+            part = connection.recv(8192)
+            if not part:
+                return True
+            said += len(part)
+    except (OSError, ValueError):
+        return False
+    finally:
+        connection.close()
+    return False
 
 
 def _hung_up(connection: socket.socket) -> bool:
@@ -236,13 +264,11 @@ def syslog(form: Form, facility: int, host: str, pid: int) -> Form:
     named = host if host and len(host) <= 255 and all("!" <= char <= "~" for char in host) else "-"
 
     def made(line: Line) -> bytes:
-        message = form(line)
-        if not message:  # a form leaves lines out that it has nothing to say of
-            return b""
         kind, severity, moment = _head(line)
         # RFC 5424 knows microseconds. Without a byte order mark the message is MSG-ANY (6.4): readers of JSON do not expect one.
         head = f"<{8 * facility + LEVELS.get(severity, 6)}>1 {moment[:26]}Z {named} bpfence {pid} {kind} - "
-        return head.encode() + message
+        shown = form(line)
+        return head.encode() + shown if shown else b""
 
     return made
 

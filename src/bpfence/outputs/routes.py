@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -30,7 +30,7 @@ from bpfence.outputs.forms import FORMS, Chosen, Form
 from bpfence.outputs.messages import MessageQueue
 from bpfence.outputs.places import File, Place
 from bpfence.outputs.sink import MAX_BYTES, MAX_LINES, Queue, Sink
-from bpfence.outputs.specs import FORMATS, Forms, Opened, Spec, opened
+from bpfence.outputs.specs import FORMATS, Opened, Spec, opened
 
 CLOSE_SECONDS: Final = 0.5
 """For how many seconds, at the end, an output may take no line."""
@@ -163,7 +163,7 @@ def open_outputs(
     stream: IO[str] | None = None,
     close_seconds: float | None = None,
     more: Iterable[tuple[Form, Place]] = (),
-    forms: Forms = FORMS,
+    forms: Mapping[str, Callable[[], Form]] = FORMS,
 ) -> Outputs:
     """The outputs that `specs` name, none twice; none at all means `auto`. `stream` is standard output; `more`: outputs that were made
     already; `forms`: the forms by name. UsageError on a bad spec."""

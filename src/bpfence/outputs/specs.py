@@ -46,9 +46,6 @@ _SIZES: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TIMES: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SECRET_BYTES: Final = 64 << 10
 
-Forms = Mapping[str, Callable[[], Form]]
-"""What makes the form of a name."""
-
 
 class Rotate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a file is begun anew: at that `size` ("100MiB"), and when another period begins ("1d", from midnight UTC on)."""
@@ -190,8 +187,8 @@ def _host_port(text: str) -> tuple[str, int] | None:
     return (host, int(port)) if re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
 
 
-def opened(spec: Spec, stream: IO[str], report: Callable[[str], None], forms: Forms = FORMS) -> Opened:
-    """The output. `stream` is standard output, `forms` the forms by name. UsageError where it cannot be."""
+def opened(spec: Spec, stream: IO[str], report: Callable[[str], None], forms: Mapping[str, Callable[[], Form]] = FORMS) -> Opened:
+    """The output. `stream` is standard output, `forms` are the forms by name. UsageError where it cannot be."""
     check(spec)
     kind = _kind(spec.to)
     form: Form
@@ -205,7 +202,7 @@ def opened(spec: Spec, stream: IO[str], report: Callable[[str], None], forms: Fo
     return Opened(chosen(form, spec.severity, spec.policies, spec.namespaces), place, spec.queue.lines, size_of(spec.queue.size))
 
 
-def _standard(spec: Spec, stream: IO[str], forms: Forms) -> tuple[Form, Place]:
+def _standard(spec: Spec, stream: IO[str], forms: Mapping[str, Callable[[], Form]]) -> tuple[Form, Place]:
     shown, name = spec.to, spec.to
     if shown == "-" or (shown in ("auto", "rich") and not stream.isatty()):
         shown = spec.form or "native"

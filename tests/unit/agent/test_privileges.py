@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +23,8 @@ from bpfence.seccomp.model import ProfileAction
 from bpfence.syscalls.architectures import Arch
 from bpfence.syscalls.table import number
 from tests.unit.agent.test_agent import Rig
+from tests.unit.outputs.places import until
+from tests.unit.outputs.servers import Hook, Reader, certificate, listening
 
 
 def kept_before() -> str:
@@ -297,3 +301,61 @@ def test_landlock_is_for_the_thread_and_its_folders(tmp_path: Path) -> None:
     assert not (tmp_path / "empty").exists()
     write(tmp_path / "b")
     assert found[-1] == "works"
+
+
+# ---- outputs under what was given up ----
+
+OUTPUTS = """
+import json, sys, time
+from pathlib import Path
+from bpfence.agent import privileges
+from bpfence.alerts.alert import Composer
+from bpfence.kernel import landlock
+from bpfence.outputs.routes import open_outputs
+from bpfence.outputs.specs import spec_of
+
+folder, said = Path(sys.argv[1]), []
+outputs = open_outputs([spec_of(value) for value in json.loads(sys.argv[2])], said.append)
+privileges.drop(landlock=(outputs.folders(), ()) if landlock.version() else None)
+outputs.start()
+composer = Composer("h", time.time_ns)
+for number in range(20):
+    outputs.write([composer.status("test", str(number))])
+while any(queue.written < 20 for queue in outputs.queues()):
+    time.sleep(0.001)
+outputs.reopen()
+outputs.write([composer.status("test", "20")])
+outputs.close()
+print(json.dumps({"said": said, "written": [queue.written for queue in outputs.queues()], "lost": outputs.lost_lines()}))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_outputs_go_on_under_what_was_given_up(tmp_path: Path) -> None:
+    """Connections are made, names of hosts looked up, keys that only root may read are read, files rotated."""
+    ours = certificate(tmp_path, "ours")
+    (tmp_path / "token").write_text("word")
+    (tmp_path / "token").chmod(0o600)
+    (tmp_path / "log").mkdir()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(*ours)
+    plain, secure = Reader(listening(socket.AF_UNIX, str(tmp_path / "socket"))), Reader(listening(), context=serving)
+    hook, datagrams = Hook(lambda _: (200, {})), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.bind(("127.0.0.1", 0))
+    outputs = [
+        {"to": f"jsonl:{tmp_path}/log/small", "rotate": {"size": "1KiB", "keep": 50}},
+        f"unix:{tmp_path}/socket",
+        f"syslog:udp:127.0.0.1:{datagrams.getsockname()[1]}",
+        {"to": f"syslog:tls:127.0.0.1:{secure.listener.getsockname()[1]}", "tls": {"ca": ours[0], "name": "localhost"}},
+        {"to": f"http://localhost:{hook.port}/", "token-file": str(tmp_path / "token")},
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", OUTPUTS, str(tmp_path), json.dumps(outputs)], capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"said": [], "written": [21] * 5, "lost": {}}
+    assert len(list((tmp_path / "log").iterdir())) > 1
+    until(lambda: len(plain.lines()) == len(secure.lines()) == 21)
+    assert len(hook.lines()) == 21
+    for end in (plain, secure, hook, datagrams):
+        end.close()

@@ -173,10 +173,6 @@ def test_a_log_daemon_that_begins_anew(path: Path) -> None:
             place.write([b"lost"])
 
 
-def test_a_line_that_a_form_leaves_out_is_no_message() -> None:
-    assert syslog(lambda _: b"", 3, "h.example", 7)(alert()) == b""
-
-
 def test_messages_of_syslog() -> None:
     composer = Composer("h", lambda: 1_700_000_000_123_456_789)
     form = syslog(encode, 3, "höst", 7)
