@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,32 +36,32 @@ def without() -> Outcomes:
     return play()
 
 
-def under(agent: Agent, *arguments: str) -> Iterator[Outcomes]:
+def under(agent: Agent) -> Outcomes:
     """What becomes of them under what this agent has in force."""
-    agent.start(*arguments, "--pin-dir", PINS)
+    agent.start("--pin-dir", PINS)
     try:
-        yield play("--alerts", str(agent.alerts_path), "--wait", AWAITED)
+        return play("--alerts", str(agent.alerts_path), "--wait", AWAITED)
     finally:
         agent.stop()
         subprocess.run([*COMMAND, "unload", "--pin-dir", PINS], cwd=ROOT, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
-def within(tmp_path_factory: pytest.TempPathFactory, without: Outcomes) -> Iterator[Outcomes]:
+def within(tmp_path_factory: pytest.TempPathFactory, without: Outcomes) -> Outcomes:
     """What becomes of them under the native policies of all cases."""
     agent = Agent(tmp_path_factory.mktemp("native"), "range-native", rings=())
     for policy in {case.policy for case in CASES}:
         shutil.copy(ROOT / "examples" / policy, agent.policies)
-    yield from under(agent)
+    return under(agent)
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory, within: Outcomes) -> Iterator[Outcomes]:
+def seen(tmp_path_factory: pytest.TempPathFactory, within: Outcomes) -> Outcomes:
     """The same under Falco's rules of all cases, which deny nothing."""
     agent = Agent(tmp_path_factory.mktemp("falco"), "range-falco", rings=())
     for rules in (ROOT / "examples" / "cases" / "falco").iterdir():
         shutil.copy(rules, agent.policies)
-    yield from under(agent)
+    return under(agent)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
