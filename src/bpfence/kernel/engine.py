@@ -680,7 +680,8 @@ class Engine:
         for choice in without:
             if choice not in late:
                 self._failed[choice.program] = _BEYOND_REACH
-        returns = any(choice.program in sensors.PROGRAMS[Way.KRETPROBE] for choice in remaining.values())
+        waiting = {*sensors.PROGRAMS[Way.KRETPROBE], *sensors.PROGRAMS[Way.URETPROBE]}
+        returns = not waiting.isdisjoint(remaining)
         if returns and self._maps:
             self._make_frames()
         while remaining or late or not self._maps:
