@@ -404,7 +404,7 @@ def test_a_network_device(sensing: Agent) -> None:
     with socket.socket() as listener:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
-        result, told = acted(sensing, "connect", "127.0.0.1", str(listener.getsockname()[1]))
+        result, told = about(acted(sensing, "connect", "127.0.0.1", str(listener.getsockname()[1])), "devices")
     assert (result, {(name, arguments_[0]["net_dev_arg"]["name"]) for name, arguments_, _ in told}) == ("ok", {("devices", "lo")})
 
 
@@ -610,7 +610,8 @@ def test_programs_and_maps_of_bpf(sensing: Agent) -> None:
 
 
 def test_an_event_of_perf(sensing: Agent) -> None:
-    assert about(acted(sensing, "perf"), "perf") == ("ok", [("perf", [{"perf_event_arg": {"Type": "PERF_TYPE_SOFTWARE"}}], "observe")])
+    told = {"Type": "PERF_TYPE_SOFTWARE", "Config": "9"}  # PERF_COUNT_SW_DUMMY
+    assert about(acted(sensing, "perf"), "perf") == ("ok", [("perf", [{"perf_event_arg": told}], "observe")])
     assert about(acted(sensing, "exec", str(WORK / "twin"), "perf"), "perf") == ("ok", [])
 
 

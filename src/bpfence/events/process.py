@@ -22,7 +22,7 @@ from bpfence.errors import BpfenceError
 from bpfence.events import records
 from bpfence.events.records import ExecImage, KernelEvent
 from bpfence.events.values import escape, phrase
-from bpfence.fields import FIELD_BY_NAME, NAMESPACES, Kind
+from bpfence.fields import FIELD_BY_NAME, Kind
 from bpfence.names import flags
 from bpfence.policy import Value
 
@@ -33,13 +33,6 @@ ACTS: Final = 1024
 """Of how many acts what languages have found out is kept."""
 MAX_REFUSED: Final = 4096
 """Of how many processes, and events by each, it is kept that they come to nothing."""
-_NUMBERS: Final = (
-    ("process.caps", abi.NUM_PROCESS_CAPS), ("process.permitted_caps", abi.NUM_CAPS_PERMITTED),
-    ("process.inheritable_caps", abi.NUM_CAPS_INHERITABLE), ("process.tty", abi.NUM_TTY), ("process.exe_flags", abi.NUM_EXE_FLAGS),
-    *((f"process.ns.{name}", slot) for slot, name in enumerate((*NAMESPACES, "host", "changed"), abi.NUM_NS_UTS)),
-    ("process.changed_caps", abi.NUM_CAPS_CHANGED), ("process.changed_permitted_caps", abi.NUM_CAPS_PERMITTED_CHANGED),
-    ("process.changed_inheritable_caps", abi.NUM_CAPS_INHERITABLE_CHANGED),
-)  # fmt: skip
 _AT: Final = {name: offset - abi.EVENT_HEADER_OFFSETS["pid"] for name, offset in abi.EVENT_HEADER_OFFSETS.items()}
 _SHARED: Final = slice(_AT["generation"], _AT["start_time"])
 _SINCE_PARENT: Final = _AT["parent_exec_id"]
@@ -381,7 +374,7 @@ class ProcessCache:
             "process.parent.pid": record.ppid, "process.name": _text(image.comm if image else record.comm),
             "process.ancestors.exe": tuple(_text(ancestor.exe) for ancestor in chain),
         }  # fmt: skip
-        fields |= {name: record.numbers[slot] for name, slot in _NUMBERS if slot in record.numbers}
+        fields |= {name: record.numbers[slot] for name, slot in records.ACCOUNTED if slot in record.numbers}
         known = {"process.exe": exe, "process.cwd": cwd, "process.cgroup": group, "process.parent.exe": chain[0].exe if chain else None}
         fields |= {name: _text(data) for name, data in known.items() if data is not None}
         if split is not None:

@@ -92,22 +92,25 @@ _PROCESS_STRINGS: Final = tuple(
 )
 
 
-_PROCESS_NUMBERS: Final = (
-    *(slot for slot in range(abi.NUM_CALL)), *(slot for slot in range(abi.ABI_NUM_WIDE, abi.NUM_CALL_ARG0)),
-    *range(abi.NUM_NS_UTS, abi.NUM_CAPS_INHERITABLE_CHANGED + 1),
-)  # fmt: skip
+PROCESS_NUMBERS: Final = frozenset(
+    (*range(abi.NUM_CALL), *range(abi.ABI_NUM_WIDE, abi.NUM_CALL_ARG0), *range(abi.NUM_NS_UTS, abi.NUM_CAPS_INHERITABLE_CHANGED + 1))
+)
 """Slots that are about the acting process, by the order of bpf/abi.h."""
 _SUBJECT_STRINGS: Final = (*(slot.slot for slot in _PROCESS_STRINGS), abi.STR_PARENT_EXE, abi.STR_ANCESTORS)
 _SUBJECT_WORDS: Final = (
-    *(sum(1 << slot % 64 for slot in _PROCESS_NUMBERS if slot // 64 == word) for word in range(abi.ABI_NUM_WORDS)),
+    *(sum(1 << slot % 64 for slot in PROCESS_NUMBERS if slot // 64 == word) for word in range(abi.ABI_NUM_WORDS)),
     sum(1 << slot for slot in set(_SUBJECT_STRINGS)),
 )  # fmt: skip
 SUBJECT: Final = b"".join(word.to_bytes(8, "little") for word in _SUBJECT_WORDS)
 """What `KernelEvent.subject` takes: all that is about the acting process."""
-ACCOUNTED: Final = (abi.NUM_PROCESS_CAPS, abi.NUM_TTY, abi.NUM_EXE_FLAGS)
-"""Numbers of records that `process` shows."""
+ACCOUNTED: Final = tuple(
+    (field.name, slot)
+    for field in FIELDS
+    if field.slot.startswith("NUM_") and not field.events and (slot := abi.CONSTANTS[field.slot]) >= abi.ABI_NUM_IN_HEADER
+)
+"""Fields of the acting process that are numbers and not in the header, and their slots."""
 _ACCOUNT_WORDS: Final = (
-    *(sum(1 << slot % 64 for slot in ACCOUNTED if slot // 64 == word) for word in range(abi.ABI_NUM_WORDS)), _SUBJECT_WORDS[-1],
+    *(sum(1 << slot % 64 for _, slot in ACCOUNTED if slot // 64 == word) for word in range(abi.ABI_NUM_WORDS)), _SUBJECT_WORDS[-1],
 )  # fmt: skip
 ACCOUNT: Final = b"".join(word.to_bytes(8, "little") for word in _ACCOUNT_WORDS)
 """The same: all of it that is shown."""

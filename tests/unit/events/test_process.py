@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.events.process import Ancestor, Clock, Living, Parent, ProcessCache, read_boot_id, rfc3339
-from bpfence.events.records import MAX_CHAIN, KernelEvent, decode
+from bpfence.events.records import MAX_CHAIN, PROCESS_NUMBERS, KernelEvent, decode
 from tests.unit.events.samples import IMAGES, Image, record
 
 CLOCK = Clock(lambda: 1_000_000_000_000, lambda: 0)
@@ -182,7 +182,8 @@ STRINGS = st.dictionaries(
     st.sampled_from([b"", b"/x", b'","start_time":null,"ancestors":', b"a\0b\x1b\xff"]),
     max_size=3,
 )
-NUMBERS = st.dictionaries(st.sampled_from(["NUM_TTY", "NUM_EXE_FLAGS", "NUM_PROCESS_CAPS", "NUM_VPID"]), st.just(5), max_size=2)
+OWN = [name for name, slot in abi.NUM_SLOT.items() if slot in PROCESS_NUMBERS and slot >= abi.ABI_NUM_IN_HEADER]
+NUMBERS = st.dictionaries(st.sampled_from(OWN), st.sampled_from([5, 6]), max_size=3)
 
 
 @given(st.lists(st.tuples(NUMBERS, STRINGS, HEADERS), min_size=1, max_size=12))

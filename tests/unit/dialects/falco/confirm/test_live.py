@@ -34,6 +34,7 @@ from bpfence.dialects.falco.load import load_files, load_text
 from bpfence.dialects.falco.read.events import FALCO_EVENT_BY_NAME
 from bpfence.dialects.falco.read.fields import FALCO_FIELD_BY_NAME, FALCO_FIELDS, FieldArgument
 from bpfence.events.process import ACTS, Clock, ProcessCache
+from bpfence.events.records import PROCESS_NUMBERS as SLOTS
 from bpfence.events.records import SUBJECT, KernelEvent, act, decode
 from bpfence.fields import EVENTS as NATIVE_EVENTS
 from bpfence.host.accounts import UNKNOWN, User
@@ -1010,7 +1011,7 @@ def test_no_record_raises(
 
 # ---- what is kept for a process ----
 
-PROCESS_NUMBERS = [name for name, slot in abi.NUM_SLOT.items() if slot < abi.NUM_CALL or abi.ABI_NUM_WIDE <= slot < abi.NUM_CALL_ARG0]
+PROCESS_NUMBERS = [name for name, slot in abi.NUM_SLOT.items() if slot in SLOTS]
 PROCESS_STRINGS = ["STR_PROCESS_EXE", "STR_PROCESS_ARGS", "STR_PROCESS_NAME", "STR_PROCESS_CGROUP", "STR_PROCESS_CWD", "STR_PARENT_NAME",
                    "STR_PARENT_ARGS"]  # fmt: skip
 BYTES = st.sampled_from([b"", b"x", b"/a/b", b"sh\0-c\0x", b"\xff"])
