@@ -12,8 +12,10 @@ BUILD := .build
 BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h)
 # All C but what cffi generates.
 C_PARTS := kernel compiler events
-C_SOURCES := $(filter-out $(foreach part,$(C_PARTS),src/bpfence/$(part)/_%),$(wildcard $(addsuffix /*.[ch],bpf $(addprefix src/bpfence/,$(C_PARTS)) tests/kernel/bpf tests/kernel/triggers benchmarks)))
+C_SOURCES := $(filter-out $(foreach part,$(C_PARTS),src/bpfence/$(part)/_%),$(wildcard $(addsuffix /*.[ch],bpf $(addprefix src/bpfence/,$(C_PARTS)) tests/kernel/bpf tests/kernel/triggers tests/kernel/probed benchmarks)))
 TRIGGER := $(BUILD)/trigger
+# The program of tests/kernel/test_uprobes.py: position independent, at a fixed place and static, without symbols.
+PROBED := $(addprefix $(BUILD)/probed/,pie static stripped)
 WORKLOAD := $(BUILD)/workload
 CFLAGS := -O2 -g -Wall -Wextra -Werror -static -pthread
 # One kernel for everyday work; `make test KERNELS=5.10` takes another. `all` is the whole table of vmtest/kernels.py.
@@ -28,7 +30,7 @@ help: ## this list
 	@printf '\nvariables: KERNELS=6.12,5.10 (for test), ARGS=... (more arguments for pytest, demo and bench)\n'
 
 .PHONY: dev
-dev: $(BUILD)/dev.stamp bpf $(TRIGGER) ## everything needed to build, run and test; leaves .venv/bin/bpfence
+dev: $(BUILD)/dev.stamp bpf $(TRIGGER) $(PROBED) ## everything needed to build, run and test; leaves .venv/bin/bpfence
 	@echo "ready: $(VENV)/bin/bpfence"
 
 $(BUILD)/python: tools/setup.sh
@@ -57,6 +59,9 @@ $(BUILD)/bpf.stamp: $(BPF_SOURCES) tools/build_bpf.py | $(BUILD)/dev.stamp
 
 $(TRIGGER): $(wildcard tests/kernel/triggers/*.c tests/kernel/triggers/*.h) | $(BUILD)/python
 	@gcc $(CFLAGS) -o $@ $(filter %.c,$^)
+$(PROBED): tests/kernel/probed/probed.c | $(BUILD)/python
+	@mkdir -p $(@D)
+	@gcc -O2 -g -Wall -Wextra -Werror $(if $(findstring static,$@),-static,-fPIE -pie) $(if $(findstring stripped,$@),-s) -o $@ $<
 $(WORKLOAD): benchmarks/workload.c | $(BUILD)/python
 	@gcc $(CFLAGS) -o $@ $<
 

@@ -522,6 +522,30 @@ struct sensor {
 	__u8 pad;
 };
 
+/* ---- Arguments in processes: map `user_values`, hash, key u64: the cookie of an attachment to a file. Written by the agent. Its lower 32 bits are the
+ * number of the sensor; one sensor may be at several places, with its arguments elsewhere at each. ----
+ */
+enum user_from {
+	USER_NOTHING = 0,
+	USER_CONSTANT = 1,           /* `offset` */
+	USER_REGISTER = 2,           /* what is in `reg` */
+	USER_MEMORY = 3,             /* what the process has at `reg` + `index` * `scale` + `offset` */
+};
+#define USER_PLACES 8
+struct user_value {
+	__u64 offset;
+	__u16 reg;                   /* offset in struct pt_regs */
+	__u16 index;                 /* the same, where `scale` is not 0 */
+	__u8 from;                   /* enum user_from */
+	__u8 scale;
+	__u8 size;                   /* bytes, with SENSOR_SIGNED */
+	__u8 pad;
+};
+struct user_values {
+	__u8 value[128];             /* struct user_value of each argument of the sensor, of USER_PLACES, */
+	__u8 length[128];            /* and of how many bytes there are, for SENSOR_BYTES */
+};
+
 /* What is told of struct cred, and of struct user_namespace. */
 struct sensor_cred {
 	__u32 uid;

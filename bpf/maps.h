@@ -236,18 +236,20 @@ MAP struct {
 	__type(value, struct frame);
 } frames SEC(".maps");
 
-/* Where one is put together, or taken apart: programs of kprobes are not preempted, and none runs within another. */
+/* One while it is put together, or taken apart: in the emit_space of the event, which is not used by then. */
 struct frame_space {
 	struct frame frame;
 	u8 slack[FRAME_TEXT];
 };
 
+/* Where the arguments of a sensor in processes are: see struct user_values. Written by the agent, read at every event of theirs. */
 MAP struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct frame_space);
-} frame_spaces SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, SENSORS_MAX);
+	__type(key, u64);
+	__type(value, struct user_values);
+} user_values SEC(".maps");
 
 /* One record an executed program, key exec_id; reference counted, see exec_image. */
 MAP struct {

@@ -536,18 +536,20 @@ static __always_inline void sensor_read(struct scratch *s, u32 slot, const struc
 	}
 }
 
-/* Starts the event of the sensor that a program was attached for, which the cookie says. NULL: nothing concerns it. */
+/* Starts the event of the sensor that a program was attached for, whose number is the lower half of the cookie. NULL: nothing concerns it. */
 static __always_inline struct scratch *sensor_begin(void *ctx, u32 event, struct sensor **sensor, u64 *cookie, u32 *slot)
 {
 	struct scratch *s;
+	u64 number;
 
 	if (!may_concern(event))
 		return NULL;
 	*cookie = bpf_get_attach_cookie(ctx);
-	*sensor = bpf_map_lookup_elem(&sensors, cookie);
+	number = (u32)*cookie;
+	*sensor = bpf_map_lookup_elem(&sensors, &number);
 	s = *sensor ? event_begin(event, slot) : NULL;
 	if (s)
-		set_num(s, NUM_HOOK, *cookie);
+		set_num(s, NUM_HOOK, number);
 	return s;
 }
 
@@ -568,6 +570,10 @@ int sensor_kprobe(struct pt_regs *ctx)
 	scratch_give(s, slot);
 	return 0;
 }
+
+/* ---- functions of processes ---- */
+
+#include "user.h"
 
 /* ---- returns ---- */
 
@@ -595,11 +601,14 @@ static __always_inline u32 frame_text(u32 i)
 	return i < 4 ? STR_NET_PEER_IP + i - 2 : STR_SENSOR_0 + i - 4;
 }
 
-static __always_inline struct frame_space *frame_space(void)
-{
-	u32 zero = 0;
+_Static_assert(offsetof(struct emit_space, data) % 8 == 0 && sizeof(struct frame_space) <= BODY_MAX, "a frame has room in an emit_space");
 
-	return bpf_map_lookup_elem(&frame_spaces, &zero);
+/* Where the event's frame is put together: programs of uprobes may be preempted, so none of the processor's would do. */
+static __always_inline struct frame_space *frame_space(u32 slot)
+{
+	struct emit_space *space = bpf_map_lookup_elem(&emit_spaces, &slot);
+
+	return space ? (struct frame_space *)space->data : NULL;
 }
 
 static __always_inline u64 thread_start(void)
@@ -612,7 +621,7 @@ static __always_inline u64 thread_start(void)
 /* The texts of the event into the frame: one for which there is no room is uncertain. */
 __noinline int frame_put_texts(u32 slot)
 {
-	struct frame_space *space = frame_space();
+	struct frame_space *space = frame_space(slot);
 	struct scratch *s = scratch_at(slot);
 	u32 i, used = 0;
 
@@ -664,7 +673,7 @@ static __always_inline void frame_put(struct scratch *s, u32 slot, struct frame 
 /* The frame's values into an event that has none yet. Its texts have the place of file.path's, which is none that could be walked any more. */
 __noinline int frame_take(u32 slot)
 {
-	struct frame_space *space = frame_space();
+	struct frame_space *space = frame_space(slot);
 	struct scratch *s = scratch_at(slot);
 	u32 i;
 
@@ -693,37 +702,55 @@ __noinline int frame_take(u32 slot)
 	return 0;
 }
 
-SEC("kprobe")
-int sensor_entry(struct pt_regs *ctx)
+/* `user`: the function is one of a process. */
+static __always_inline int sensor_called(struct pt_regs *ctx, u32 event, bool user)
 {
-	struct frame_key key = { bpf_get_current_pid_tgid(), ctx->sp };
-	struct frame_space *space = frame_space();
+	struct frame_space *space;
+	struct frame_key *key;
 	struct sensor *sensor;
 	struct inode *inode;
 	struct scratch *s;
+	u64 cookie;
 	u32 slot;
 
-	s = space ? sensor_begin(ctx, EV_SENSOR_KRETPROBE, &sensor, &key.cookie, &slot) : NULL;
+	s = sensor_begin(ctx, event, &sensor, &cookie, &slot);
 	if (!s)
 		return 0;
+	space = frame_space(slot);
+	if (!space)
+		goto end;
 	s->features = 0;
-	sensor_registers(s, sensor, ctx);
-	sensor_read(s, slot, sensor, 0, false);
+	if (user) {
+		user_read(s, slot, sensor, ctx, cookie);
+	} else {
+		sensor_registers(s, sensor, ctx);
+		sensor_read(s, slot, sensor, 0, false);
+	}
 	engine(ENGINE_PATH_NAMED, slot, 0, 0, 0);
 	engine(ENGINE_PATH_NAMED, slot, 1, 0, 0);
 	inode = (void *)s->inode;
 	if (inode)
 		set_num(s, NUM_FILE_MODE, BPF_CORE_READ(inode, i_mode));
-	space->frame.key = key;
+	key = &space->frame.key;
+	key->thread = bpf_get_current_pid_tgid();
+	key->stack = ctx->sp;
+	key->cookie = cookie;
 	space->frame.start = thread_start();
-	space->frame.end = key.stack;
+	space->frame.end = key->stack;
 	frame_put(s, slot, &space->frame, sensor);
-	if (bpf_map_lookup_elem(&frames, &key))
+	if (bpf_map_lookup_elem(&frames, key))
 		count(CNT_RETURNS_MISSED);
-	if (bpf_map_update_elem(&frames, &key, &space->frame, BPF_ANY))
+	if (bpf_map_update_elem(&frames, key, &space->frame, BPF_ANY))
 		count(CNT_RETURNS_MISSED);
+end:
 	scratch_give(s, slot);
 	return 0;
+}
+
+SEC("kprobe")
+int sensor_entry(struct pt_regs *ctx)
+{
+	return sensor_called(ctx, EV_SENSOR_KRETPROBE, false);
 }
 
 static __always_inline struct frame *frame_at(struct frame_key *key, u64 stack)
@@ -752,19 +779,19 @@ static __always_inline bool frame_found(struct frame_space *space, u64 cookie, u
 	       space->frame.end == key.stack && space->frame.start == thread_start();
 }
 
-SEC("kretprobe")
-int sensor_return(struct pt_regs *ctx)
+static __always_inline int sensor_returned(struct pt_regs *ctx, u32 event)
 {
-	struct frame_space *space = frame_space();
 	u64 cookie, result = ctx->ax;
+	struct frame_space *space;
 	struct sensor *sensor;
 	struct scratch *s;
 	u32 slot, i;
 
-	s = space ? sensor_begin(ctx, EV_SENSOR_KRETPROBE, &sensor, &cookie, &slot) : NULL;
+	s = sensor_begin(ctx, event, &sensor, &cookie, &slot);
 	if (!s)
 		return 0;
-	if (!frame_found(space, cookie, ctx->sp)) { /* its place was needed */
+	space = frame_space(slot);
+	if (!space || !frame_found(space, cookie, ctx->sp)) { /* its place was needed */
 		count(CNT_RETURNS_MISSED);
 		scratch_give(s, slot);
 		return 0;
@@ -788,6 +815,12 @@ int sensor_return(struct pt_regs *ctx)
 	decide(slot);
 	scratch_give(s, slot);
 	return 0;
+}
+
+SEC("kretprobe")
+int sensor_return(struct pt_regs *ctx)
+{
+	return sensor_returned(ctx, EV_SENSOR_KRETPROBE);
 }
 
 SEC("tracepoint")
@@ -818,4 +851,28 @@ int sensor_tracepoint(void *ctx)
 	decide(slot);
 	scratch_give(s, slot);
 	return 0;
+}
+
+SEC("kprobe")
+int sensor_uprobe(struct pt_regs *ctx)
+{
+	return user_called(ctx, EV_SENSOR_UPROBE);
+}
+
+SEC("kprobe")
+int sensor_usdt(struct pt_regs *ctx)
+{
+	return user_called(ctx, EV_SENSOR_USDT);
+}
+
+SEC("kprobe")
+int sensor_uentry(struct pt_regs *ctx)
+{
+	return sensor_called(ctx, EV_SENSOR_URETPROBE, true);
+}
+
+SEC("kretprobe")
+int sensor_ureturn(struct pt_regs *ctx)
+{
+	return sensor_returned(ctx, EV_SENSOR_URETPROBE);
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "8a479a64d2fc5e31"
+ABI_HASH: Final = "4fc1c11a3bedef0b"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -104,6 +104,7 @@ SENSOR_ROOM_PATH: Final = 2
 SENSOR_LENGTH_SHIFT: Final = 8
 SENSOR_LENGTH_INT: Final = 2048
 SENSOR_AT_RETURN: Final = 4096
+USER_PLACES: Final = 8
 RECORD_FROM_ITER: Final = 1
 RECORD_DEPENDS_IDS: Final = 2
 RECORD_DEPENDS_CGROUP: Final = 4
@@ -436,6 +437,12 @@ SENSOR_BPF_PROG: Final = 25
 SENSOR_BPF_MAP: Final = 26
 SENSOR_PERF_EVENT: Final = 27
 
+# enum user_from
+USER_NOTHING: Final = 0
+USER_CONSTANT: Final = 1
+USER_REGISTER: Final = 2
+USER_MEMORY: Final = 3
+
 # enum counter_id
 CNT_DECISIONS_WRITTEN: Final = 0
 CNT_CANDIDATES_WRITTEN: Final = 1
@@ -751,6 +758,13 @@ SENSOR_READ: Final[dict[str, int]] = {
     "SENSOR_PERF_EVENT": 27,
 }
 
+USER_FROM: Final[dict[str, int]] = {
+    "USER_NOTHING": 0,
+    "USER_CONSTANT": 1,
+    "USER_REGISTER": 2,
+    "USER_MEMORY": 3,
+}
+
 COUNTER_ID: Final[dict[str, int]] = {
     "CNT_DECISIONS_WRITTEN": 0,
     "CNT_CANDIDATES_WRITTEN": 1,
@@ -792,6 +806,7 @@ CONSTANTS: Final[dict[str, int]] = {
     **ACCESS_BITS,
     **ACTION_ID,
     **SENSOR_READ,
+    **USER_FROM,
     **COUNTER_ID,
 }
 """Every enum member by name: how the tables of fields.py name slots and events."""
@@ -884,6 +899,27 @@ SENSOR_OFFSETS: Final[dict[str, int]] = {
     "returned": 25,
     "returned_to": 26,
     "pad": 27,
+}
+
+USER_VALUE_FORMAT: Final = "<QHHBBBB"
+USER_VALUE_STRUCT: Final = struct.Struct(USER_VALUE_FORMAT)
+USER_VALUE_SIZE: Final = 16
+USER_VALUE_OFFSETS: Final[dict[str, int]] = {
+    "offset": 0,
+    "reg": 8,
+    "index": 10,
+    "from": 12,
+    "scale": 13,
+    "size": 14,
+    "pad": 15,
+}
+
+USER_VALUES_FORMAT: Final = "<128s128s"
+USER_VALUES_STRUCT: Final = struct.Struct(USER_VALUES_FORMAT)
+USER_VALUES_SIZE: Final = 256
+USER_VALUES_OFFSETS: Final[dict[str, int]] = {
+    "value": 0,
+    "length": 128,
 }
 
 SENSOR_CRED_FORMAT: Final = "<IIIIIIIIIIQQQ"

@@ -243,17 +243,34 @@ class Way(enum.Enum):
     KPROBE = "sensor.kprobe"
     KRETPROBE = "sensor.kretprobe"
     TRACEPOINT = "sensor.tracepoint"
+    UPROBE = "sensor.uprobe"
+    URETPROBE = "sensor.uretprobe"
+    USDT = "sensor.usdt"
 
     __hash__ = object.__hash__
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where in a program or library a sensor is: of Way.UPROBE and Way.URETPROBE by `symbol`, or else `offset` (bytes from the beginning of
+    the file), or else `address` (as the file says where it is loaded); of Way.USDT the static probe `symbol` of `provider`. `counter`: the
+    offset in the file of a number of 16 bits that is more than 0 as long as somebody watches; 0: there is none, or the file names it.
+    """
+
+    path: str
+    symbol: str = ""
+    offset: int | None = None
+    address: int | None = None
+    provider: str = ""
+    counter: int = 0
 
 
 class Probe(msgspec.Struct, frozen=True):
     """A sensor: where it is, and what it reads of each call. At most 5 arguments.
 
-    `place`: a function of the kernel; a tracepoint as "subsystem/name". `call`: the function is that of a system call, `place` begins with
-    "sys_" and arguments are the caller's. `optional`: where there is no such place, nothing is missed.
-    `result`: what the function returns, a number, or with Read.SOCK_WHOLE a socket; of Way.KRETPROBE, whose events are told then, with what
-    was read when it was called.
+    `place`: a function of the kernel; a tracepoint as "subsystem/name"; of a file what messages call it. `call`: the function is that of a
+    system call, `place` begins with "sys_" and arguments are the caller's. `optional`: where there is no such place, nothing is missed.
+    `result`: what the function returns, a number, or with Read.SOCK_WHOLE a socket; of Way.KRETPROBE and Way.URETPROBE, whose events are
+    told then, with what was read when it was called. `target`: of the ways that are about files. `location`: where a policy asks for it.
     Two with the same place and arguments are one, whoever asks for them.
     """
 
@@ -263,12 +280,18 @@ class Probe(msgspec.Struct, frozen=True):
     call: bool = False
     optional: bool = False
     result: ProbeArgument | None = None
+    target: Target | None = None
+    location: Location = Location("<none>")
+
+    @property
+    def identity(self) -> Probe:
+        """What two that are one have in common."""
+        return msgspec.structs.replace(self, optional=False, location=Location("<none>"))
 
     @property
     def number(self) -> int:
         """Its number in conditions (sensor.number) and in the kernel: of 32 bits, never 0, the same wherever it is computed."""
-        identity = msgspec.structs.replace(self, optional=False)
-        return int.from_bytes(hashlib.blake2b(msgspec.msgpack.encode(identity), digest_size=4).digest(), "little") or 1
+        return int.from_bytes(hashlib.blake2b(msgspec.msgpack.encode(self.identity), digest_size=4).digest(), "little") or 1
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

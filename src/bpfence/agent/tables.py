@@ -21,7 +21,7 @@ from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import BpfenceError, KernelError
 from bpfence.host.memory import settle
-from bpfence.policy import PolicySet, When
+from bpfence.policy import PolicySet, Probe, When
 from bpfence.words import quoted
 from bpfence.workloads.registry import Registry
 
@@ -48,6 +48,11 @@ def tables(
         return kept.get(given, events, workloads, make, details=details) if kept else make()
 
     return compile_smaller(loaded, compiled)
+
+
+def _place(probe: Probe) -> str:
+    """Where a policy asks for a sensor, in front of a message."""
+    return f"{probe.location}: " if probe.location.line else ""
 
 
 def results(compiled: Compiled) -> frozenset[str]:
@@ -132,8 +137,8 @@ class Tables:
         reasons = self._engine.unplaced() if compiled.probes else {}
         told = []
         for policy in policies.policies:
-            missed = (probe.number for probe in policy.probes if probe.number in reasons)
-            told += [f"policy {quoted(policy.name)}: {reasons[number]}" for number in missed]
+            missed = [probe for probe in policy.probes if probe.number in reasons]
+            told += [f"{_place(probe)}policy {quoted(policy.name)}: {reasons[probe.number]}" for probe in missed]
         self._generations.unplaced = tuple(dict.fromkeys(told))
         self._tell("unplaced", self._generations.unplaced, "rules that see nothing and end nothing, everything else is in force: {}")
 

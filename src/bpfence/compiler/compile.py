@@ -143,7 +143,7 @@ def _probes(policies: PolicySet) -> tuple[Probe, ...]:
     for policy in policies.policies:
         for probe in policy.probes:
             other = found.setdefault(probe.number, probe)
-            if msgspec.structs.replace(other, optional=probe.optional) != probe:
+            if other.identity != probe.identity:
                 what = f"sensors on {other.place} and {probe.place} have the same number by chance"
                 raise CompileError([Diagnostic(policy.location, what, "add an argument of type nop to one of them")])
             if not probe.optional:
@@ -277,7 +277,9 @@ def _groups(
     return done
 
 
-_READ_NUMBERS: Final = (abi.NUM_NET_FAMILY, abi.NUM_NET_PEER_PORT)
+_READ_NUMBERS: Final = (
+    abi.NUM_NET_FAMILY, abi.NUM_NET_PEER_PORT, *(abi.NUM_SENSOR_0 + number for number in range(abi.SENSOR_ARGS)),
+)  # fmt: skip
 _READ_TEXTS: Final = (abi.STR_NET_PEER_IP, *(abi.STR_SENSOR_0 + number for number in range(abi.SENSOR_ARGS)))
 
 

@@ -32,7 +32,7 @@ import msgspec
 from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.fields import EVENT_BY_NAME, EVENTS
-from bpfence.kernel import libbpf, sensors
+from bpfence.kernel import libbpf, sensors, uprobes
 from bpfence.kernel.features import MEANING_BY_NAME, Answer, Features
 from bpfence.kernel.hooks import ENDED, KNOWN, MOVES, Kind
 from bpfence.kernel.libbpf import Drain, LoadFailure, Map, NoDescriptorsError, Object
@@ -93,6 +93,8 @@ _REFUSED: Final = {
     "engine": (abi.CNT_REFUSED_ENGINE, abi.TOLD_REFUSED_ENGINE),
 }
 """Causes of denials that have no record -> their counter, and their place in the map `told`."""
+_NUMBER: Final = 0xFFFFFFFF
+"""The number of a sensor, in the cookie of an attachment."""
 _AGENT_PID: Final = abi.CONTROL_OFFSETS["agent_pid"]
 _REMEMBERS: Final = abi.CONTROL_OFFSETS["remembers"]
 _NEEDED: Final = abi.CONTROL_OFFSETS["needed"]
@@ -193,6 +195,7 @@ class Engine:
         self._links: dict[str, int] = {}
         self._sensing: dict[str, int] = {}
         self._described: set[int] = set()
+        self._sites: dict[int, dict[str, bytes]] = {}
         self._placeless: dict[int, KernelError] = {}
         self._unplaced: dict[int, str] = {}
         self._failed: dict[str, str] = {}
@@ -457,6 +460,7 @@ class Engine:
             self._need_tracking()
         if again:
             self._placeless.clear()
+            self._described.difference_update(self._sites)  # files may have changed
         self._put_sensors([probe for probe in probes if probe.way.value in events])
         self._remember()
         self._put_calls()
@@ -487,10 +491,11 @@ class Engine:
         return None
 
     def _put_sensor(self, probe: Probe, hints: sensors.Hints) -> None:
-        if probe.number not in self._described:
-            # Of one that an earlier agent has attached, too: that may have had it read in another way.
-            self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe, hints))
-            self._described.add(probe.number)
+        if probe.way in uprobes.WAYS:
+            if probe.number not in self._described:
+                self._put_on_file(probe, hints)
+            return
+        self._describe(probe, hints)
         attached: list[str] = []
         try:
             for name, program in zip(sensors.link_names(probe), sensors.PROGRAMS[probe.way], strict=True):
@@ -498,9 +503,38 @@ class Engine:
                     self._keep_link(name, sensors.attach(probe, program, self._sensing[program], self._features.machine, hints))
                     attached.append(name)
         except KernelError:
-            for name in reversed(attached):  # one program of two sees nothing
-                self._detach(name)
+            self._give_up(attached)
             raise
+
+    def _describe(self, probe: Probe, hints: sensors.Hints) -> None:
+        if probe.number not in self._described:
+            # Of one that an earlier agent has attached, too: that may have had it read in another way.
+            self._maps["sensors"].put(_U64.pack(probe.number), sensors.descriptor_of(probe, hints))
+            self._described.add(probe.number)
+
+    def _put_on_file(self, probe: Probe, hints: sensors.Hints) -> None:
+        """Attaches a sensor to the places that its file has now. Links to what had the file's name before stay until `release`."""
+        attached: list[str] = []
+        try:
+            with uprobes.found(probe, hints) as (file, sites):
+                self._describe(probe, hints)
+                keys = {}
+                for name, program, site in uprobes.link_names(probe, sites):
+                    keys[name] = _U64.pack(site.cookie(probe))
+                    self._maps["user_values"].put(keys[name], site.values)
+                    if name not in self._links:
+                        self._keep_link(name, uprobes.attach(probe, program, self._sensing[program], file, site))
+                        attached.append(name)
+        except KernelError:
+            self._described.discard(probe.number)
+            self._give_up(attached)
+            raise
+        self._sites[probe.number] = keys
+
+    def _give_up(self, attached: Iterable[str]) -> None:
+        """Detaches some of the links of a sensor whose others cannot be: one program of two sees nothing."""
+        for name in reversed(list(attached)):
+            self._detach(name)
 
     def unplaced(self) -> dict[int, str]:
         """The sensors (by `Probe.number`) that the last call of `attach` could not attach, with reasons; none that is optional and has no
@@ -525,7 +559,8 @@ class Engine:
             self._retire()
             placed = {name: probe for probe in probes if probe.way.value in events for name in sensors.link_names(probe)}
             kept = {choice.program for choice in self.plan.for_events(events, results)} | placed.keys()
-            gone = [program for program in reversed(self._links) if program not in kept]  # what was attached last sees more than the first
+            # What was attached last sees more than the first.
+            gone = [link for link in reversed(self._links) if sensors.of_sensor(link) not in kept or self._is_past(link, placed)]
             self._put_calls(kept)
             self._remember(kept)
             for program in gone:
@@ -535,6 +570,12 @@ class Engine:
             if ENDED not in kept:
                 self._maps["ended_calls"].delete(_U32.pack(0))
             return tuple(gone)
+
+    def _is_past(self, link: str, placed: Mapping[str, Probe]) -> bool:
+        """Whether a link is to a place that a sensor's file has no more."""
+        probe = placed.get(sensors.of_sensor(link))
+        sites = self._sites.get(probe.number) if probe else None
+        return sites is not None and link not in sites
 
     def _detach(self, program: str) -> None:
         if self._pins:
@@ -552,6 +593,12 @@ class Engine:
         for key in self._maps["sensors"].all_keys():
             if _U64.unpack(key)[0] not in numbers:
                 self._maps["sensors"].delete(key)
+        self._sites = {number: keys for number, keys in self._sites.items() if number in numbers}
+        cookies = {key for keys in self._sites.values() for key in keys.values()}
+        for key in self._maps["user_values"].all_keys():
+            number = _U64.unpack(key)[0] & _NUMBER
+            if number not in numbers or (number in self._sites and key not in cookies):
+                self._maps["user_values"].delete(key)
 
     def _in_place(self, choice: Choice, choices: Iterable[Choice]) -> bool:
         """Whether a program of `choices` need not be loaded."""
@@ -633,7 +680,8 @@ class Engine:
         for choice in without:
             if choice not in late:
                 self._failed[choice.program] = _BEYOND_REACH
-        returns = any(choice.program in sensors.PROGRAMS[Way.KRETPROBE] for choice in remaining.values())
+        waiting = {*sensors.PROGRAMS[Way.KRETPROBE], *sensors.PROGRAMS[Way.URETPROBE]}
+        returns = not waiting.isdisjoint(remaining)
         if returns and self._maps:
             self._make_frames()
         while remaining or late or not self._maps:

@@ -306,6 +306,10 @@ _ATTACHED: Final = (
     _sensor("kretprobe", "return"),
     _sensor("kretprobe", "entry"),
     _sensor("tracepoint"),
+    _sensor("uprobe"),
+    _sensor("uretprobe", "ureturn"),
+    _sensor("uretprobe", "uentry"),
+    _sensor("usdt"),
 )
 PROGRAMS: Final = (*_ATTACHED, _tail(ENDED, f"{_SYSCALL}dup", _ATTACHED))
 """Every place that bpfence attaches to, and what programs there go on in."""

@@ -24,13 +24,14 @@ from bpfence.words import quoted
 
 PROGRAMS: Final = {
     Way.KPROBE: ("sensor_kprobe",), Way.KRETPROBE: ("sensor_return", "sensor_entry"), Way.TRACEPOINT: ("sensor_tracepoint",),
+    Way.UPROBE: ("sensor_uprobe",), Way.URETPROBE: ("sensor_ureturn", "sensor_uentry"), Way.USDT: ("sensor_usdt",),
 }  # fmt: skip
 """By the way of attaching: the programs of bpf/sensor.bpf.c, in the order in which they are attached."""
 _RETURN: Final = "sensor_return"
-_RETPROBE: Final = 1
-"""In the config of a kprobe's perf event: /sys/bus/event_source/devices/kprobe/format/retprobe."""
+RETPROBE: Final = 1
+"""In the config of the perf event of a kprobe or uprobe: /sys/bus/event_source/devices/kprobe/format/retprobe."""
 APART: Final = "-"
-"""What sets a program's name and a sensor's number apart in the name of a link."""
+"""What sets a program's name, a sensor's number, and what else there is apart in the name of a link."""
 _DEVICES: Final = Path("/sys/bus/event_source/devices")
 _EVENTS: Final = (Path("/sys/kernel/tracing/events"), Path("/sys/kernel/debug/tracing/events"))
 _KALLSYMS: Final = Path("/proc/kallsyms")
@@ -49,7 +50,10 @@ FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
 """What is a file: the first of a sensor is file.path, the second file.new_path."""
 _TEXTS: Final = frozenset((abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_BYTES))
 """What may be longer than a text's own place: names of modules and devices never are."""
-_TITLES: Final = {Way.KPROBE: "kprobe on", Way.KRETPROBE: "kretprobe on", Way.TRACEPOINT: "tracepoint"}
+_TITLES: Final = {
+    Way.KPROBE: "kprobe on", Way.KRETPROBE: "kretprobe on", Way.TRACEPOINT: "tracepoint", Way.UPROBE: "uprobe on",
+    Way.URETPROBE: "uretprobe on", Way.USDT: "static probe",
+}  # fmt: skip
 
 
 class NoPlaceError(KernelError):
@@ -68,8 +72,13 @@ class FormatField(NamedTuple):
 
 
 def link_names(probe: Probe) -> tuple[str, ...]:
-    """The names of a sensor's links among those of programs, one for each program of its way."""
+    """The names of a sensor's links among those of programs, one for each program of its way; of one in a file what they begin with."""
     return tuple(f"{program}{APART}{probe.number:08x}" for program in PROGRAMS[probe.way])
+
+
+def of_sensor(link: str) -> str:
+    """The part of a link's name that `link_names` has; the whole name where it is not a sensor's."""
+    return APART.join(link.split(APART)[:2])
 
 
 def described(probe: Probe) -> str:
@@ -88,20 +97,22 @@ def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
     for number, argument in enumerate(probe.arguments):
         if argument.read is Read.NOTHING:
             continue
-        if not 0 <= argument.index <= _MAX_INDEX:
+        if not 0 <= argument.index <= _MAX_INDEX and probe.target is None:
             raise KernelError(f"{described(probe)} has no argument {argument.index}", missing="that argument")
-        at[number], read[number] = argument.index, int(argument.read)
+        at[number], read[number] = argument.index if probe.target is None else number, int(argument.read)
         if probe.way is Way.TRACEPOINT:
             at[number], read[number], size[number] = _in_record(probe, argument, fields)
         elif argument.read is Read.BYTES:
-            at[number] |= argument.length << abi.SENSOR_LENGTH_SHIFT | _length_flag(probe, argument)
+            length = argument.length if probe.target is None else number  # map `user_values` has it at the argument's own place
+            at[number] |= length << abi.SENSOR_LENGTH_SHIFT | _length_flag(probe, argument)
             at[number] |= abi.SENSOR_AT_RETURN if argument.at_return else 0
         elif argument.read in (Read.NUMBER, Read.FD):
             size[number] = _sized(argument)
         if argument.read in FILES:
             size[number] |= second << abi.SENSOR_SECOND_SHIFT
             second = 1
-    flags = (abi.SENSOR_CALL if probe.call else 0) | (abi.SENSOR_USER if probe.call or _of_calls(probe) else 0)
+    user = probe.call or _of_calls(probe) or probe.target is not None
+    flags = (abi.SENSOR_CALL if probe.call else 0) | (abi.SENSOR_USER if user else 0)
     late = [number for number in range(abi.SENSOR_ARGS) if at[number] & abi.SENSOR_AT_RETURN]
     for number in range(abi.SENSOR_ARGS):
         if read[number] in _TEXTS and rooms and number not in late:
@@ -191,7 +202,7 @@ def attach(probe: Probe, program: str, program_fd: int, machine: str, hints: Hin
         found = libbpf.attach_event(program_fd, _TRACEPOINT_TYPE, tracepoint(probe.place, hints)[0], None, 0, probe.number)
     else:
         name = function_of(probe, machine)
-        found = libbpf.attach_event(program_fd, _device("kprobe"), _RETPROBE if program == _RETURN else 0, name.encode(), 0, probe.number)
+        found = libbpf.attach_event(program_fd, device("kprobe"), RETPROBE if program == _RETURN else 0, name.encode(), 0, probe.number)
         if found == -errno.ENOENT:
             raise hints.missing(f"this kernel has no function {name}", name, None if probe.optional else lambda: hints.functions)
     return libbpf.check(found, f"attaching a {described(probe)}")
@@ -230,12 +241,13 @@ def function_of(probe: Probe, machine: str) -> str:
     return probe.place
 
 
-def _device(name: str) -> int:
+def device(name: str) -> int:
+    """The type of perf's events for "kprobe" or "uprobe". KernelError: this kernel has none."""
     try:
         with libbpf.telling_descriptors(f"looking for {name}s"):
             return int((_DEVICES / name / "type").read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        hint = "use a kernel built with CONFIG_KPROBE_EVENTS=y"
+        hint = f"use a kernel built with CONFIG_{name.upper()}_EVENTS=y"
         raise KernelError(f"this kernel has no {name}s: {error}", missing=f"{name}s", hint=hint) from error
 
 

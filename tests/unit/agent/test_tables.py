@@ -121,7 +121,7 @@ def test_sensors_that_could_not_be_attached_are_told_once(tmp_path: Path) -> Non
     compiled = found.put_in_force(loaded)
     assert {probe.place for probe in compiled.probes} == {"tcp_conect", "tcp_close"}
     found.put_in_force(loaded)
-    told = "policy 'p': this kernel has no function tcp_conect (there is tcp_connect)"
+    told = f"{tmp_path}/p.yaml:10:13: policy 'p': this kernel has no function tcp_conect (there is tcp_connect)"
     assert said == [f"rules that see nothing and end nothing, everything else is in force: {told}"]
     assert found._generations.unplaced == (told,)
     engine.no_place = {}

@@ -18,14 +18,15 @@ from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.fields import EVENTS
 from bpfence.kernel import engine as engine_module
-from bpfence.kernel import libbpf, sensors
+from bpfence.kernel import libbpf, sensors, uprobes
 from bpfence.kernel.engine import OBJECT, Engine, abi_of, decode_exec_image, decode_process_record, instance_name, object_filter
 from bpfence.kernel.features import Answer, Features, Probe
 from bpfence.kernel.hooks import KNOWN, MOVES, PROGRAMS
 from bpfence.kernel.libbpf import LoadFailure, Object
 from bpfence.kernel.programs import target_of
 from bpfence.policy import Probe as Sensor
-from bpfence.policy import ProbeArgument, Read, Way
+from bpfence.policy import ProbeArgument, Read, Target, Way
+from tests.unit.kernel.elves import ADDRESS, FUNCTION, elf
 
 YES = Probe(Answer.YES)
 FUNCTIONS = {target_of(row, "lsm"): ("int",) * (row.variants[-1].parameters or 0) for row in PROGRAMS}
@@ -138,7 +139,14 @@ class FakeObject:
         self.chosen.append(extension)
 
     def take_maps(self) -> dict[str, Any]:
-        return {"calls": FakeMap(), "spares": FakeMap(), "ended_calls": FakeMap(), "sensors": FakeMap(), "frames": FakeMap()}
+        return {
+            "calls": FakeMap(),
+            "spares": FakeMap(),
+            "ended_calls": FakeMap(),
+            "sensors": FakeMap(),
+            "frames": FakeMap(),
+            "user_values": FakeMap(),
+        }
 
     def attach(self, program: str) -> int:
         if program in self.unattachable:
@@ -515,6 +523,42 @@ def test_sensors_of_an_earlier_agent_go_on(fake: type[FakeObject], placed: list[
     assert engine.release(["sensor.kprobe"], probes=[sensor("c")])[:2] == tuple(
         name for one in reversed(old) for name in sensors.link_names(one)
     )
+
+
+def test_a_file_is_looked_at_again_only_where_that_is_asked_for(
+    fake: type[FakeObject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is attached to the old file stays until the release, and what is at the same place in the same file is not attached again."""
+    offsets: list[int] = []
+
+    def attach(probe: Sensor, program: str, fd: int, file: int, site: uprobes.Site) -> int:
+        offsets.append(site.offset)
+        return os.open(os.devnull, os.O_RDONLY)
+
+    monkeypatch.setattr(uprobes, "attach", attach)
+    path, events = tmp_path / "program", ["sensor.uprobe"]
+    path.write_bytes(elf([("twice", FUNCTION, ADDRESS), ("twice", FUNCTION, ADDRESS + 4)]))
+    probe = Sensor(Way.UPROBE, "x", target=Target(str(path), "twice"))
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(events, probes=[probe])
+    old = {name for name in engine.attached() if sensors.APART in name}
+    assert (offsets, len(old), len(engine._maps["user_values"].all_keys())) == ([0x1000, 0x1004], 2, 2)
+    engine.attach(events, probes=[probe], again=True)
+    assert (engine.release(events, probes=[probe]), len(offsets)) == ((), 2)
+    path.rename(tmp_path / "before")
+    path.write_bytes(elf([("twice", FUNCTION, ADDRESS + 8)]))
+    engine.attach(events, probes=[probe])
+    assert len(offsets) == 2
+    engine.attach(events, probes=[probe], again=True)
+    assert offsets[2:] == [0x1008]
+    assert set(engine.release(events, probes=[probe])) == old
+    assert len(engine._maps["user_values"].all_keys()) == 1
+    path.unlink()
+    engine.attach(events, probes=[probe], again=True)
+    assert "there is no file" in engine.unplaced()[probe.number]
+    assert engine.release(events, probes=[probe]) == ()  # processes of the file that is gone are watched on
+    assert len(engine.release([])) >= 1
+    assert engine._maps["user_values"].all_keys() == engine._maps["sensors"].all_keys() == []
 
 
 def test_a_sensor_without_a_place_keeps_no_other_from_its_own(fake: type[FakeObject], placed: list[str]) -> None:

@@ -63,6 +63,8 @@ def details(seen: Observation, sensor: Sensor) -> dict[str, Any]:
     made: dict[str, Any] = {"form": sensor.form}
     if sensor.form == "process_tracepoint":
         made |= dict(zip(("subsys", "event"), escape(sensor.function).split("/", 1), strict=True))
+    elif sensor.members:
+        made |= {key: escape(text) for key, text in sensor.members.items()}
     else:
         made["function_name"] = escape(sensor.function)
     if sensor.arguments:
@@ -330,15 +332,14 @@ class TetragonView:
         repeated = sensor.limit is not None and self._repeats.again(self._seen, (policy, rule), sensor.limit, made)
         if self._seen.record is not None:
             made["parent_exec_id"] = self._seen.record.parent_exec_id
-        return Said(LANGUAGE, sensor.message or _sentence(made), made, repeated=repeated)
+        return Said(LANGUAGE, sensor.message or _sentence(sensor, made), made, repeated=repeated)
 
 
-def _sentence(made: Mapping[str, Any]) -> str:
+def _sentence(sensor: Sensor, made: Mapping[str, Any]) -> str:
     """The hook and its arguments, in one line."""
     values = (next(iter(argument.values()), "?") for argument in made.get("args", ()))
     texts = (_of_map(value) if isinstance(value, dict) else str(value) for value in values)
-    name = made["function_name"] if "function_name" in made else f"{made['subsys']}/{made['event']}"
-    return f"{name}({', '.join(texts)})"
+    return f"{escape(sensor.function)}({', '.join(texts)})"
 
 
 def _of_map(value: Mapping[str, Any]) -> str:

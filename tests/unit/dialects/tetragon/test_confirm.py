@@ -230,6 +230,14 @@ def test_tracepoints_have_a_subsystem() -> None:
     assert (made["subsys"], made["event"], "function_name" in made) == ("sched", "sched_process_exec", False)
 
 
+def test_programs_and_libraries_have_a_path_in_place_of_a_function() -> None:
+    members = {"path": "/bin/\x1bx", "symbol": "main"}
+    made = details(observed("sensor.uprobe"), sensor(form="process_uprobe", function="/bin/x:main", members=members))
+    assert (made["path"], made["symbol"], "function_name" in made) == ("/bin/\\x1bx", "main", False)
+    made = details(observed("sensor.usdt"), sensor(form="process_usdt", members={"path": "/x", "provider": "p", "name": "n"}))
+    assert [made[key] for key in ("form", "path", "provider", "name")] == ["process_usdt", "/x", "p", "n"]
+
+
 def test_what_is_alike_is_told_once_in_a_time() -> None:
     second, limit, rule = 1_000_000_000, Limit(5, "thread"), ("p", "r")
 

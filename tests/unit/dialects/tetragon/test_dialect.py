@@ -87,6 +87,13 @@ def test_the_example_of_sensors_is_in_force() -> None:
     assert [probe.place for probe in policy.probes] == ["tcp_connect", "sys_linkat", "sched/sched_process_exec"]
 
 
+def test_the_example_of_programs_is_in_force() -> None:
+    rules, found = read((Path(__file__).parents[4] / "examples" / "tetragon" / "programs.yaml").read_text())
+    assert found == []
+    (policy,) = rules.policies(Facts())
+    assert [probe.target.symbol for probe in policy.probes if probe.target] == ["getaddrinfo", "setenv", "dlopen"]
+
+
 def test_every_hook_is_documented() -> None:
     page = (Path(__file__).parents[4] / "docs" / "tetragon.md").read_text()
     written = re.sub(r"`_(\w+)`", r"`security_path_\1`", page)

@@ -31,6 +31,8 @@ def test_what_has_sensors() -> None:
     assert [(one["section"], one["event"]) for one in listed] == [
         ("kprobes, fentries", "sensor.kprobe"),
         ("tracepoints", "sensor.tracepoint"),
+        ("uprobes", "sensor.uprobe"),
+        ("usdts", "sensor.usdt"),
     ]
     assert "sock" in listed[0]["args"]["*"]
     assert "sock" not in listed[1]["args"]["*"]

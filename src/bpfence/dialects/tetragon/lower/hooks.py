@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from bpfence.dialects.tetragon.read.model import Hook, KProbe, LsmHook, Tracepoint
+from bpfence.dialects.tetragon.read.model import Hook, KProbe, LsmHook, Tracepoint, UProbe, Usdt
 from bpfence.policy import TRUE, And, Atom, Condition, Op
 
 
@@ -152,4 +152,9 @@ def name_of(hook: Hook) -> str:
             return name
         case Tracepoint(subsystem=subsystem, event=name):
             return f"{subsystem}/{name}"
+        case Usdt(path=path, provider=provider, name=name):
+            return f"{path}:{provider}:{name}"
+        case UProbe(path=path):
+            places = (*hook.symbols, *(f"{offset:#x}" for offset in hook.offsets), *(f"@{address:#x}" for address in hook.addrs))
+            return f"{path}:{','.join(places)}"
     return ""

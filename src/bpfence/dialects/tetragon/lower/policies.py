@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,7 +19,7 @@ from bpfence import abi
 from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
-from bpfence.dialects.tetragon.lower import conditions, scopes
+from bpfence.dialects.tetragon.lower import conditions, scopes, uprobes
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
 from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, known, name_of
 from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, placed, result_of
@@ -36,6 +37,8 @@ from bpfence.dialects.tetragon.read.model import (
     Spec,
     Tracepoint,
     TracingPolicy,
+    UProbe,
+    Usdt,
 )
 from bpfence.documents.report import Report
 from bpfence.errors import Location
@@ -51,6 +54,7 @@ _REFUSED_ACTIONS: Final = {
     "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
 }  # fmt: skip
 _REFUSED_FILTERS: Final = (("match_data", "matchData"), ("match_workloads", "matchWorkloads"))
+_SENSED: Final = (KProbe, Tracepoint, LsmHook, UProbe, Usdt)
 _SIGKILL: Final = 9
 _COMPAT_CALLS: Final = ("i386/sys_", "__ia32_sys_")
 """What names of calls of the 32-bit table begin with."""
@@ -58,7 +62,9 @@ _DEFAULT_NAMESPACE: Final = "default"
 """Where objects are that name no namespace."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 """Units of times."""
-_FORMS: Final = {"lsmhooks": "process_lsm", "tracepoints": "process_tracepoint"}
+_FORMS: Final = {
+    "lsmhooks": "process_lsm", "tracepoints": "process_tracepoint", "uprobes": "process_uprobe", "usdts": "process_usdt",
+}  # fmt: skip
 """Members of events by the section of the hook."""
 
 
@@ -80,10 +86,10 @@ class Limit(NamedTuple):
 
 
 class Sensor(NamedTuple):
-    """What events of a rule say of its hook. `form`: the member of the event, one of "process_kprobe", "process_tracepoint" and
-    "process_lsm"; `function`: of a tracepoint its subsystem, "/" and its name; `action`: as events name
+    """What events of a rule say of its hook. `form`: the member of the event, one of "process_kprobe", "process_tracepoint", "process_lsm",
+    "process_uprobe" and "process_usdt"; `function`: of a tracepoint its subsystem, "/" and its name; `action`: as events name
     it; `returns`: what the function returns is told, as the engine has decided it; `result`: the same as a sensor has seen it; `limit`: how
-    often what is alike is told."""
+    often what is alike is told; `members`: of a program or library, in place of the function."""
 
     policy: str
     form: str
@@ -96,6 +102,7 @@ class Sensor(NamedTuple):
     limit: Limit | None = None
     result: Shown | None = None
     return_action: str = "KPROBE_ACTION_POST"
+    members: Mapping[str, str] = MappingProxyType({})
 
 
 class Mode(Enum):
@@ -184,7 +191,10 @@ class _Lowering:
             self.refuse(spec.at("enforcers"), "enforcers cannot be put in force yet", "use Override on a hook that can refuse")
 
     def _listed(self, hook: Hook) -> Iterator[tuple[str, Hook]]:
-        """A hook; of one on a list of functions one for each, with what sets its rules' names apart."""
+        """A hook; of one on a list of functions one for each, with what sets its rules' names apart. So of one on a program or library."""
+        if isinstance(hook, UProbe):
+            yield from uprobes.each(hook)
+            return
         name = hook.call.removeprefix("list:") if isinstance(hook, KProbe) and hook.call.startswith("list:") else ""
         found = next((one for one in self.spec.lists if one.name == name), None) if name else None
         if found is None:
@@ -204,15 +214,20 @@ class _Lowering:
         if isinstance(hook, Tracepoint) and hook.raw:
             self.refuse(hook.at("raw"), "raw tracepoints cannot be put in force yet", "leave raw out, and count fields of the format")
             return None
-        if not isinstance(hook, KProbe | Tracepoint | LsmHook):
+        if not isinstance(hook, _SENSED):
             return None
         try:
-            probe, found = placed(hook, self._tested(hook), returns=returns)
+            at = (
+                uprobes.placed(hook, returns=returns)
+                if isinstance(hook, UProbe | Usdt)
+                else placed(hook, self._tested(hook), returns=returns)
+            )
         except UnreadableError as problem:
             self.refuse(problem.place, str(problem), problem.hint)
             return None
+        probe, found = at
         other = self.probes.get(probe.number, probe)
-        if msgspec.structs.replace(other, optional=probe.optional) != probe:
+        if other.identity != probe.identity:
             what = f"the sensor on {probe.place} has by chance the number of the one on {other.place}"
             key = "call" if isinstance(hook, KProbe) else "hook" if isinstance(hook, LsmHook) else "event"
             self.refuse(hook.at(key), what, "add an argument of type nop to one of them")
@@ -226,11 +241,11 @@ class _Lowering:
 
     def _hook(self, section: str, where: str, hook: Hook) -> None:
         selectors = selectors_of(hook, self.spec)
-        waits = isinstance(hook, KProbe) and hook.returns
+        waits = isinstance(hook, KProbe | UProbe) and hook.returns
         found = None if waits and any(map(_late, selectors)) else known(hook)
         late = False
         if found is None:
-            if not isinstance(hook, KProbe | Tracepoint | LsmHook):
+            if not isinstance(hook, _SENSED):
                 self.refuse(hook.place, f"{section} are read, and cannot be put in force yet", "")
                 return
             late = waits and not all(map(self._at_call, selectors or (Selector(place=hook.place),)))
@@ -240,6 +255,8 @@ class _Lowering:
         shown = self._arguments(section, hook, found)
         if isinstance(hook, KProbe):
             self._function(hook)
+        if isinstance(hook, UProbe | Usdt):
+            self._file(hook)
         earlier: list[Condition] = []
         for n, selector in enumerate(selectors or (Selector(place=hook.place),)):
             place = f"{where}.selectors[{n}]" if selectors else where
@@ -261,7 +278,7 @@ class _Lowering:
 
     def _returned(self, hook: Hook, selector: Selector) -> list[Condition]:
         """What a selector asks of what the function returns."""
-        if not isinstance(hook, KProbe):
+        if not isinstance(hook, KProbe | UProbe):
             return []
         parameter, made = result_of(hook), list[Condition]()
         for test in selector.match_return_args:
@@ -279,6 +296,15 @@ class _Lowering:
             self.report.add(hook.at("returnArgAction"), "useless", what, "leave it out", "warning")
         if known(hook) is not None and hook.returns and hook.return_arg is not None and hook.return_arg.kind not in words.INTEGERS:
             self.report.add(hook.return_arg.at("type"), "bad-value", f"{hook.call} returns a number", "write type: int")
+
+    def _file(self, hook: UProbe | Usdt) -> None:
+        if isinstance(hook, UProbe):
+            for key, given in (("data", hook.data), ("binaryDigests", hook.binary_digests)):
+                if given:
+                    self.refuse(hook.at(key), f"{key} is read, and cannot be put in force yet", "leave it out")
+        if hook.btf_path:
+            what = "nothing is read by the types of this file yet"
+            self.report.add(hook.at("btfPath"), "useless", what, "leave it out", "warning")
 
     def _arguments(self, section: str, hook: Hook, found: Known) -> tuple[Shown, ...]:
         shown = []
@@ -467,8 +493,9 @@ class _Lowering:
             hook.tags,
             isinstance(hook, KProbe) and hook.returns and not found.event.startswith("sensor."),
             _limit(selector.match_actions),
-            self._result(hook) if found.event == Way.KRETPROBE.value else None,
+            self._result(hook) if found.event in (Way.KRETPROBE.value, Way.URETPROBE.value) else None,
             f"KPROBE_ACTION_{returned.upper()}",
+            uprobes.members(hook) if isinstance(hook, UProbe | Usdt) else {},
         )
         self.rules.append(
             Rule(
@@ -486,7 +513,7 @@ class _Lowering:
         )
 
     def _result(self, hook: Hook) -> Shown | None:
-        if not isinstance(hook, KProbe) or hook.return_arg is None:
+        if not isinstance(hook, KProbe | UProbe) or hook.return_arg is None:
             return None
         parameter = result_of(hook)
         return Shown(parameter.reads, parameter.types[0], hook.return_arg.label, parameter.constant, parameter.field)

@@ -14,7 +14,7 @@ from bpfence.conditions.values import conj
 from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads, function_of
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import MAX_ARGUMENTS
-from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, LsmHook, Tracepoint
+from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, LsmHook, Tracepoint, UProbe
 from bpfence.errors import Location
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
 from bpfence.words import quoted, suggest
@@ -100,12 +100,13 @@ def placed(hook: KProbe | Tracepoint | LsmHook, tested: Collection[int] = (), *,
 
 def _probe(hook: KProbe | Tracepoint | LsmHook, arguments: tuple[ProbeArgument, ...], result: ProbeArgument | None) -> Probe:
     if isinstance(hook, Tracepoint):
-        return Probe(Way.TRACEPOINT, f"{hook.subsystem}/{hook.event}", arguments)
+        return Probe(Way.TRACEPOINT, f"{hook.subsystem}/{hook.event}", arguments, location=hook.at("event"))
     if isinstance(hook, LsmHook):
-        return Probe(Way.KPROBE, function_of(hook.hook), arguments)
+        return Probe(Way.KPROBE, function_of(hook.hook), arguments, location=hook.at("hook"))
     optional = hook.ignore is not None and hook.ignore.call_not_found
     way = Way.KRETPROBE if result is not None else Way.KPROBE
-    return Probe(way, hook.call, arguments, hook.syscall and is_call(hook.call), optional, result)
+    call = hook.syscall and is_call(hook.call)
+    return Probe(way, hook.call, arguments, call, optional, result, location=hook.at("call"))
 
 
 def _result(hook: KProbe) -> ProbeArgument:
@@ -124,7 +125,7 @@ def _result(hook: KProbe) -> ProbeArgument:
     return ProbeArgument(0, Read.NUMBER, words.INTEGERS[argument.kind] // 8, argument.kind in words.SIGNED)
 
 
-def result_of(hook: KProbe) -> Parameter:
+def result_of(hook: KProbe | UProbe) -> Parameter:
     """What a hook returns, as a parameter."""
     kind = hook.return_arg.kind if hook.return_arg is not None else "int"
     if kind == "sock":

@@ -190,7 +190,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"lsmhooks": [{"hook": "inode mkdir"}]}, '"hook": "inode mkdir"'),
     ({"loader": True}, '"loader": true'),
     ({"tracepoints": [{"subsystem": "s", "event": "e", "raw": True}]}, '"raw": true'),
-    ({"uprobes": [{"path": "/bin/x", "symbols": ["main"]}]}, "{"),
+    (
+        {"uprobes": [{"path": "/bin/x", "symbols": ["main"], "binaryDigests": [{"algorithm": "sha256", "digest": "00"}]}]},
+        '"binaryDigests": [',
+    ),
     ({"kprobes": [kprobe()], "nodeSelector": {"matchLabels": {"a": "b"}}}, '"nodeSelector": {'),
     ({"kprobes": [kprobe()], "containerSelector": {"matchLabels": {"repo": "b"}}}, "{"),
     ({"kprobes": [kprobe()], "enforcers": [{"calls": ["x"]}]}, '"enforcers": ['),

@@ -43,7 +43,7 @@ def test_what_a_sensor_reads() -> None:
     found, told = lowered(kprobes=[hook(types=types, message="a thing", tags=["a.b"])])
     assert told == []
     (probe,) = found.policy.probes
-    assert probe == Probe(
+    assert probe.identity == Probe(
         Way.KPROBE,
         "do_thing",
         (
@@ -208,7 +208,7 @@ def test_what_a_function_returns_is_told_with_its_arguments() -> None:
     found, told = lowered(kprobes=[hook(**RETURNS)])
     assert told == []
     (probe,) = found.policy.probes
-    assert probe == Probe(
+    assert probe.identity == Probe(
         Way.KRETPROBE, "do_thing", (ProbeArgument(0, Read.NUMBER, 4, signed=True),), result=ProbeArgument(0, Read.NUMBER, 4, signed=True)
     )
     shown = found.sensors["kprobes[0]"].result
