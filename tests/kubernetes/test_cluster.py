@@ -244,7 +244,7 @@ def test_what_was_known_outlives_a_restart_while_the_api_server_is_away(
     node.until(lambda: client.condition("guard", "InForce") == "True")
     client.change("guard", BROKEN)
     node.until(lambda: client.condition("guard", "Accepted") == "False")
-    node.until(lambda: not node.cluster._dirty.is_set())
+    node.until(lambda: not node.cluster._keeper._changed.is_set())
     api_server.kill()
     assert node.names() == ["shop/guard"]
     node.stop()

@@ -74,7 +74,7 @@ def test_a_profile_that_goes_while_the_agent_is_away(client: Client, nodes: Call
     client.create("web", profile(), kind=KIND)
     client.create("stays", profile(), kind=KIND)
     node.until(lambda: client.condition("web", "InForce", KIND) == client.condition("stays", "InForce", KIND) == "True")
-    node.until(lambda: not node.cluster._dirty.is_set())
+    node.until(lambda: not node.cluster._keeper._changed.is_set())
     node.stop()
     node.agent.stopping = True
     assert (node.seccomp / WEB).exists()

@@ -982,7 +982,7 @@ static int do_bpf_prog_load(void)
 }
 static int do_perf(void)
 {
-	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(attr), .config = PERF_COUNT_SW_DUMMY, .disabled = 1 };
+	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(attr), .config = PERF_COUNT_SW_CPU_CLOCK, .disabled = 1 };
 
 	return report_fd(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0UL));
 }
