@@ -97,7 +97,14 @@ def _acts(case: Case) -> tuple[tuple[str, Act], tuple[str, Act]]:
 
 
 def _act_as_json(act: Act) -> dict[str, Any]:
-    return {"title": act.title, "script": act.script, "program": act.program, "container": act.container, "needs": list(act.needs)}
+    return {
+        "title": act.title,
+        "script": act.script,
+        "program": act.program,
+        "container": act.container,
+        "needs": list(act.needs),
+        "over": act.over,
+    }
 
 
 @group.command("run", cls=Command, short_help="Play cases, and tell what became of them.")

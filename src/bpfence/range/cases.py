@@ -37,7 +37,9 @@ class Act(msgspec.Struct, frozen=True):
     container: bool = False
     """It runs in a cgroup that is named as a container's."""
     needs: tuple[str, ...] = ()
-    """Programs that the script runs, other than those of coreutils, and folders that have to be there."""
+    """Programs that the script runs, other than those of coreutils; a path is one of a program."""
+    over: str = ""
+    """What of the host the script reads or writes: it is played only where the stage has laid something of its own over that."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -86,7 +88,7 @@ CASES: Final = (
         "hashes of passwords are read",
         ("T1003.008 /etc/passwd and /etc/shadow",),
         "cases/credential-theft.yaml",
-        Act("cat reads /etc/shadow", f"cat {SHADOW} >/dev/null", needs=(SHADOW,)),
+        Act("cat reads /etc/shadow", f"cat {SHADOW} >/dev/null", over=SHADOW),
         Act("cat reads /etc/passwd", "cat /etc/passwd >/dev/null"),
     ),
     Case(
@@ -125,16 +127,16 @@ CASES: Final = (
         Act(
             "each document is rewritten under another name and removed",
             f'for file in {SHARE}/*.txt; do tr a-z n-za-m <"$file" >"$file.locked" && rm "$file" || exit 1; done',
-            needs=("/srv",),
+            over=SHARE,
         ),
-        Act("each document is read", f"cat {SHARE}/* >/dev/null", needs=("/srv",)),
+        Act("each document is read", f"cat {SHARE}/* >/dev/null", over=SHARE),
     ),
     Case(
         "persistence",
         "a command is planted in every login shell",
         ("T1546.004 Unix Shell Configuration Modification",),
         "cases/persistence.yaml",
-        Act("a file is written to /etc/profile.d", f"echo '/tmp/update &' >{PROFILES}/update.sh", needs=(PROFILES,)),
+        Act("a file is written to /etc/profile.d", f"echo '/tmp/update &' >{PROFILES}/update.sh", over=PROFILES),
         Act("a user changes his own shell's", "echo 'alias ll=\"ls -l\"' >>~/.bash_aliases"),
     ),
     Case(

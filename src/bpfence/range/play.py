@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -119,9 +120,11 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def lacking(act: Act, stage: Stage) -> str:
     """What an act needs and this machine does not have; empty where nothing is missing."""
-    for need in act.needs:
-        if not (Path(need).exists() if need.startswith("/") else shutil.which(need, path=stage.environment()["PATH"])):
-            return f"needs {need}"
+    missing = next((need for need in act.needs if shutil.which(need, path=stage.environment()["PATH"]) is None), "")
+    if missing:
+        return f"needs {missing}"
+    if act.over and act.over not in stage.over:
+        return f"needs {act.over}, with something of the range's own over it"
     if act.container and stage.container is None:
         return "needs cgroup v2"
     if act.program and not stage.programs:
@@ -149,10 +152,12 @@ def perform(act: Act, stage: Stage) -> Done:
     )
     try:
         said = process.communicate(timeout=ACT_SECONDS)[0].decode(errors="replace").strip().splitlines()
-    except subprocess.TimeoutExpired:
+    except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return Done(pid=process.pid, why=f"took more than {ACT_SECONDS} s")
     last = said[-1] if said else f"ended by signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
     return Done(process.returncode == 0, last, process.pid)

@@ -48,6 +48,8 @@ class Stage(msgspec.Struct, frozen=True):
     """The cgroup that is named as a container's; None where cgroup v2 is not mounted."""
     programs: bool
     """Copies of the shell may run under other names. A shell that is busybox does not let them."""
+    over: frozenset[str] = frozenset()
+    """The places of the host that something of the stage's own lies over."""
 
     def environment(self) -> dict[str, str]:
         """What a script finds in its environment, see `bpfence.range.cases`."""
@@ -62,18 +64,34 @@ def staged() -> Iterator[Stage]:
     if os.geteuid() != 0:
         raise UsageError("the range needs root: it makes namespaces and a cgroup of its own, so that nothing that it does lasts")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_ending_in_order())
         folder = Path(tempfile.mkdtemp(prefix="bpfence-range-", dir="/run"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         drop = Path(tempfile.mkdtemp(prefix="bpfence-range-", dir="/tmp"))
         stack.callback(shutil.rmtree, drop, ignore_errors=True)
-        container = stack.enter_context(_container(f"{folder.name}"))
+        container = stack.enter_context(_container(folder.name))
         _private(folder)
         # The mount on it would keep the folder.
         stack.callback(_system, "umount2", str(folder).encode(), 2)
         shell = Path(os.path.realpath("/bin/sh"))
-        _furnish(folder, shell)
+        over = _furnish(folder, shell)
         stack.enter_context(_network())
-        yield Stage(folder, drop, container, "busybox" not in shell.name)
+        yield Stage(folder, drop, container, "busybox" not in shell.name, over)
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Signals that ask for an end raise KeyboardInterrupt, so that what was made is taken away."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _system(call: str, *arguments: object) -> None:
@@ -96,8 +114,8 @@ def _mount_memory(folder: Path) -> None:
     _system("mount", b"bpfence-range", str(folder).encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755,size=256m")
 
 
-def _furnish(folder: Path, shell: Path) -> None:
-    """Programs, a home with a key, what lies over files of the host, documents."""
+def _furnish(folder: Path, shell: Path) -> frozenset[str]:
+    """Programs, a home with a key, and what lies over files of the host: which."""
     (folder / "bin").mkdir()
     for name in sorted({act.program for case in CASES for act in (case.attack, case.ordinary) if act.program}):
         shutil.copy(shell, folder / "bin" / name)
@@ -106,19 +124,25 @@ def _furnish(folder: Path, shell: Path) -> None:
     (keys / "id_ed25519").write_text("not a key\n")
     (folder / "home" / "package.json").write_text("{}\n")
     (folder / "mnt").mkdir()
+    over = set()
     (folder / "shadow").write_text("root:*:19000:0:99999:7:::\n")
     if Path(SHADOW).is_file():
         _system("mount", str(folder / "shadow").encode(), SHADOW.encode(), None, MS_BIND, None)
+        over.add(SHADOW)
     if Path(PROFILES).is_dir():
         _mount_memory(Path(PROFILES))
+        over.add(PROFILES)
+    above = Path(SHARE).parent
     # Nothing that runs here may lie below what is put out of sight.
-    if Path("/srv").is_dir() and not Path(sys.executable).is_relative_to("/srv"):
+    if above.is_dir() and not any(Path(path).resolve().is_relative_to(above.resolve()) for path in (sys.executable, __file__, sys.prefix)):
         # Written elsewhere, since a policy may forbid it here.
-        share = folder / Path(SHARE).relative_to("/")
+        share = folder / "srv" / Path(SHARE).name
         share.mkdir(parents=True)
         for number in range(DOCUMENTS):
             (share / f"report-{number}.txt").write_text(f"report {number}\n")
-        _system("mount", str(share.parent).encode(), b"/srv", None, MS_BIND, None)
+        _system("mount", str(share.parent).encode(), str(above).encode(), None, MS_BIND, None)
+        over.add(SHARE)
+    return frozenset(over)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def test_show() -> None:
     assert "by a shell named npm" in text
     assert "in a container" in text
     (case,) = json.loads(call("show", "persistence", "--json").stdout)["cases"]
-    assert case["attack"]["needs"] == ["/etc/profile.d"]
+    assert case["attack"]["over"] == "/etc/profile.d"
 
 
 def test_a_case_that_there_is_not() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfence.range.cases import BY_NAME, CASES, SERVER_PORTS, Act, Case
+from bpfence.range.cases import BY_NAME, CASES, PROFILES, SERVER_PORTS, SHADOW, SHARE, Act, Case
 
 ROOT = Path(__file__).resolve().parents[3]
 ACTS = [
@@ -53,3 +53,14 @@ def test_ports_that_are_reached_answer(act: Act) -> None:
     asked = re.findall(r"\$SERVER(?:\" |/)(\d+)", act.script)
     assert ("$SERVER" in act.script) == bool(asked)
     assert {*map(int, asked)} <= {*SERVER_PORTS}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_what_is_the_hosts_is_touched_only_where_the_stage_lies_over_it(act: Act) -> None:
+    """A script without `over` names nothing of the host but what is there for all to read."""
+    named = {place for place in (SHADOW, PROFILES, SHARE) if place in act.script}
+    assert named == ({act.over} if act.over else set())
+    rest = re.sub(rf"{re.escape(act.over)}[\w/.*]*", "", act.script) if act.over else act.script
+    harmless = {"/bin/sh", "/usr/bin/id", "/dev/null", "/dev/zero", "/dev/tcp/$SERVER/4444", "/proc/modules", "/proc/self/mountinfo",
+                "/etc/passwd", "/tmp/update"}  # fmt: skip
+    assert {*re.findall(r"(?<![\w$\"}~])/[\w/.$]+", rest)} - harmless <= {"/"}

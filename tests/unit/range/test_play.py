@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,10 @@ def test_an_act_that_takes_too_long(stage: Stage, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("act", "why"),
     [
-        (Act("", "", needs=("sh", "/etc")), ""),
+        (Act("", "", needs=("sh", "/bin/sh")), ""),
         (Act("", "", needs=("no-such-program",)), "needs no-such-program"),
-        (Act("", "", needs=("/no/such/folder",)), "needs /no/such/folder"),
+        (Act("", "", needs=("/no/such/program",)), "needs /no/such/program"),
+        (Act("", "", over="/etc"), "needs /etc, with something of the range's own over it"),
         (Act("", "", container=True), "needs cgroup v2"),
         (Act("", "", program="nginx"), "sh is busybox, which does not run under another name"),
     ],
@@ -70,6 +72,25 @@ def test_what_is_missing(act: Act, why: str, tmp_path: Path) -> None:
     assert lacking(act, stage) == why
     if why:
         assert perform(act, stage) == Done(why=why)
+
+
+def test_an_act_that_is_interrupted_is_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+
+    def interrupted(process: subprocess.Popen[bytes], timeout: float | None = None) -> tuple[bytes, None]:
+        begun.append(process.pid)
+        if timeout is not None:
+            raise KeyboardInterrupt
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        return b"", None
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        perform(Act("", "exec sleep 1000"), stage)
+    with pytest.raises(ProcessLookupError):
+        os.kill(begun[0], 0)
 
 
 @pytest.mark.parametrize(

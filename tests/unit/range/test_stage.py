@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from bpfence.errors import UsageError
-from bpfence.range.stage import Stage, staged
+from bpfence.range.stage import Stage, _ending_in_order, staged
 
 
 def test_it_needs_root_and_makes_nothing_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +20,19 @@ def test_it_needs_root_and_makes_nothing_without(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UsageError, match="needs root"), staged():
         pass
     assert {*Path("/run").glob("bpfence-range-*")} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_who_asks_for_an_end_has_what_was_made_taken_away(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    taken = []
+    with pytest.raises(KeyboardInterrupt), _ending_in_order():
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            taken.append(True)
+    assert (taken, signal.getsignal(number)) == ([True], before)
 
 
 def test_scripts_inherit_nothing_but_what_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
