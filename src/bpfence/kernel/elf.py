@@ -16,8 +16,10 @@ from typing import Final, NamedTuple
 
 from bpfence.errors import BpfenceError
 
-MAX_TABLE: Final = 1 << 28
+MAX_TABLE: Final = 1 << 27
 """Bytes of one table: symbols of the largest programs take 50 MB."""
+MAX_READ: Final = 1 << 28
+"""Bytes that are read of one file in all: its headers may name one table thousands of times."""
 _MAX_HEADERS: Final = 1 << 16
 MAX_NOTES: Final = 1 << 16
 """Static probes of one file."""
@@ -81,6 +83,7 @@ class Elf:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._size = os.fstat(fd).st_size
+        self._left = MAX_READ
         header = _HEADER.unpack(self._bytes(0, _HEADER.size, "the header"))
         magic, _, machine, _, _, segments, sections, _, _, segment_size, segment_count, section_size, section_count, self._names = header
         if not magic.startswith(_MAGIC) or machine != _X86_64:
@@ -100,6 +103,9 @@ class Elf:
     def _bytes(self, offset: int, size: int, what: str) -> bytes:
         if size > MAX_TABLE or offset + size > self._size:
             raise ElfError(f"{what} of it cannot be read: {size} bytes at {offset}")
+        self._left -= size
+        if self._left < 0:
+            raise ElfError(f"its tables have more than {MAX_READ >> 20} MiB")
         data = os.pread(self._fd, size, offset)
         while len(data) < size:
             more = os.pread(self._fd, size - len(data), offset + len(data))

@@ -14,6 +14,7 @@ import socket
 import ssl
 import struct
 import termios
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -121,6 +122,7 @@ class Streamed:
 def _end(connection: socket.socket) -> bool:
     """Close a connection so that the other side can read all that was sent: one closed with something unread, tickets of a TLS session
     say, is reset, and what is under way is lost then (RFC 2525, 2.17). Whether the other side has read all and ended it, too."""
+    until = time.monotonic() + LINGER_SECONDS
     try:
         connection.settimeout(LINGER_SECONDS)
         if isinstance(connection, ssl.SSLSocket):
@@ -128,7 +130,8 @@ def _end(connection: socket.socket) -> bool:
                 connection = connection.unwrap()
         connection.shutdown(socket.SHUT_WR)
         said = 0
-        while said < MAX_SAID:
+        while said < MAX_SAID and (left := until - time.monotonic()) > 0:
+            connection.settimeout(left)
             part = connection.recv(8192)
             if not part:
                 return True

@@ -21,7 +21,7 @@ from typing import Final
 
 from bpfence.errors import UsageError
 from bpfence.host.hostnames import Notice
-from bpfence.host.sockets import listens
+from bpfence.host.sockets import listening, listens
 
 MAX_CLIENTS: Final = 16
 MAX_REQUEST: Final = 8192
@@ -236,13 +236,4 @@ def _unix(path: Path) -> socket.socket:
         raise OSError(None, "something else is there")
     if path.exists() and listens(path) is not False:
         raise OSError(None, "another process listens there")
-    path.unlink(missing_ok=True)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.bind(str(path))
-        path.chmod(0o600)
-        made.listen(BACKLOG)
-    except BaseException:
-        made.close()
-        raise
-    return made
+    return listening(path, BACKLOG)

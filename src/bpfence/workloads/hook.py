@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from bpfence.errors import KernelError
-from bpfence.host.sockets import listens
+from bpfence.host.sockets import listening, listens
 from bpfence.workloads.bundle import Bundles, Running, asked_cgroup
 from bpfence.workloads.cgroups import MAX_ID, Tree
 from bpfence.workloads.model import Container
@@ -194,15 +194,6 @@ def _listening(path: Path) -> socket.socket:
     folder = os.lstat(path.parent)
     if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != os.geteuid() or folder.st_mode & 0o022:
         raise KernelError(f"{path.parent} must be a folder that only root writes", missing="a safe folder", hint=f"rm -r {path.parent}")
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if listens(path) is not False:
-            raise KernelError(f"another agent listens at {path}", missing="the socket", hint="stop it first")
-        path.unlink(missing_ok=True)
-        made.bind(str(path))
-        path.chmod(0o600)
-        made.listen(BACKLOG)
-    except BaseException:
-        made.close()
-        raise
-    return made
+    if listens(path) is not False:
+        raise KernelError(f"another agent listens at {path}", missing="the socket", hint="stop it first")
+    return listening(path, BACKLOG)

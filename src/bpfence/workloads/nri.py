@@ -147,6 +147,10 @@ class NriClient:
             self._register(learned(start, runtime_pid, self._tree, self._bundles), 0.0)
         except (BadAnswerError, BpfenceError, ProtocolError):
             pass  # it has ended, or needs other tables, which are being made
+        except Exception as error:  # a bug of ours must not end the thread that tells of all others
+            self._report(
+                f"NRI: {short(start.id, 64)!r}: {type(error).__name__}: {str(error)[:500]}. This is a fault of bpfence; please report it"
+            )
 
     def _started(self, runtime_pid: int, start: Start) -> None:
         assert self._register is not None

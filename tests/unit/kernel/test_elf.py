@@ -108,6 +108,16 @@ def test_no_file_does_more_than_be_refused(descriptors: list[int]) -> None:
             os.close(descriptors.pop())
 
 
+def test_one_table_that_is_named_often_is_not_read_for_ever(descriptors: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = opened(elf([("main", FUNCTION, ADDRESS)]), descriptors)
+    assert found.functions("main") == (ADDRESS,)
+    again = opened(elf([("main", FUNCTION, ADDRESS)]), descriptors)
+    monkeypatch.setattr(again, "_sections", again._sections * 50)
+    monkeypatch.setattr(again, "_left", 1000)
+    with pytest.raises(ElfError, match="its tables have more than 256 MiB"):
+        again.functions("main")
+
+
 def test_the_c_library_of_this_machine(descriptors: list[int]) -> None:
     lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
     first = next(line for line in lines if "/libc.so" in line[-1])

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +173,26 @@ def test_a_log_daemon_that_begins_anew(path: Path) -> None:
         path.unlink()
         with pytest.raises(OSError):
             place.write([b"lost"])
+
+
+def test_who_talks_on_and_on_does_not_keep_a_connection_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "LINGER_SECONDS", 0.3)
+    gone = threading.Event()
+
+    def talk(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            while not gone.wait(0.02):
+                connection.send(b".")
+
+    with listening(socket.AF_UNIX, str(path)) as listener:
+        thread = threading.Thread(target=talk, args=(listener,))
+        thread.start()
+        place = Streamed("u", unix(str(path), socket.SOCK_STREAM))
+        assert place.write([b"line"]) == 1
+        place.close()  # without an end this would take 64 KiB of single bytes
+        gone.set()
+        thread.join()
 
 
 def test_messages_of_syslog() -> None:

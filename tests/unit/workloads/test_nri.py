@@ -171,6 +171,22 @@ def waited(true: Callable[[], Any]) -> bool:
     return bool(true())
 
 
+def test_a_fault_of_ours_at_a_container_that_runs_ends_nothing(rig: Rig) -> None:
+    listener = rig.listen()
+
+    def register(made: Container, seconds: float) -> None:
+        if not seconds:
+            raise ZeroDivisionError("a bug")
+        rig.register(made, seconds)
+
+    rig.client.start(register)
+    runtime = rig.runtime(listener)
+    assert runtime.call("Synchronize", {1: pod({}), 2: container()})[:2] == (0, "")
+    assert start(runtime, container()) == (0, "")
+    assert [made.id for made in rig.registered] == [ID]
+    assert [("ZeroDivisionError: a bug" in text, "please report it" in text) for text in rig.said] == [(True, True)]
+
+
 def test_a_runtime_that_comes_late_and_comes_back(rig: Rig) -> None:
     rig.client.start(rig.register)
     assert waited(lambda: rig.said)
