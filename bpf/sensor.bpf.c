@@ -553,27 +553,41 @@ static __always_inline struct scratch *sensor_begin(void *ctx, u32 event, struct
 	return s;
 }
 
-SEC("kprobe")
-int sensor_kprobe(struct pt_regs *ctx)
+/* Where arguments in processes are. */
+#include "user.h"
+
+static __always_inline void sensor_given(struct scratch *s, u32 slot, const struct sensor *sensor, struct pt_regs *ctx, u64 cookie, bool user)
+{
+	if (user) {
+		user_read(s, slot, sensor, ctx, cookie);
+		return;
+	}
+	sensor_registers(s, sensor, ctx);
+	sensor_read(s, slot, sensor, 0, false);
+}
+
+/* The event of a call. `user`: the function is one of a process. */
+static __always_inline int sensor_passed(struct pt_regs *ctx, u32 event, bool user)
 {
 	struct sensor *sensor;
 	struct scratch *s;
 	u64 cookie;
 	u32 slot;
 
-	s = sensor_begin(ctx, EV_SENSOR_KPROBE, &sensor, &cookie, &slot);
+	s = sensor_begin(ctx, event, &sensor, &cookie, &slot);
 	if (!s)
 		return 0;
-	sensor_registers(s, sensor, ctx);
-	sensor_read(s, slot, sensor, 0, false);
+	sensor_given(s, slot, sensor, ctx, cookie, user);
 	decide(slot);
 	scratch_give(s, slot);
 	return 0;
 }
 
-/* ---- functions of processes ---- */
-
-#include "user.h"
+SEC("kprobe")
+int sensor_kprobe(struct pt_regs *ctx)
+{
+	return sensor_passed(ctx, EV_SENSOR_KPROBE, false);
+}
 
 /* ---- returns ---- */
 
@@ -720,12 +734,7 @@ static __always_inline int sensor_called(struct pt_regs *ctx, u32 event, bool us
 	if (!space)
 		goto end;
 	s->features = 0;
-	if (user) {
-		user_read(s, slot, sensor, ctx, cookie);
-	} else {
-		sensor_registers(s, sensor, ctx);
-		sensor_read(s, slot, sensor, 0, false);
-	}
+	sensor_given(s, slot, sensor, ctx, cookie, user);
 	engine(ENGINE_PATH_NAMED, slot, 0, 0, 0);
 	engine(ENGINE_PATH_NAMED, slot, 1, 0, 0);
 	inode = (void *)s->inode;
@@ -856,13 +865,13 @@ int sensor_tracepoint(void *ctx)
 SEC("kprobe")
 int sensor_uprobe(struct pt_regs *ctx)
 {
-	return user_called(ctx, EV_SENSOR_UPROBE);
+	return sensor_passed(ctx, EV_SENSOR_UPROBE, true);
 }
 
 SEC("kprobe")
 int sensor_usdt(struct pt_regs *ctx)
 {
-	return user_called(ctx, EV_SENSOR_USDT);
+	return sensor_passed(ctx, EV_SENSOR_USDT, true);
 }
 
 SEC("kprobe")

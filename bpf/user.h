@@ -77,20 +77,4 @@ static __always_inline void user_read(struct scratch *s, u32 slot, const struct 
 	}
 }
 
-static __always_inline int user_called(struct pt_regs *ctx, u32 event)
-{
-	struct sensor *sensor;
-	struct scratch *s;
-	u64 cookie;
-	u32 slot;
-
-	s = sensor_begin(ctx, event, &sensor, &cookie, &slot);
-	if (!s)
-		return 0;
-	user_read(s, slot, sensor, ctx, cookie);
-	decide(slot);
-	scratch_give(s, slot);
-	return 0;
-}
-
 #endif

@@ -112,17 +112,26 @@ def _probe(hook: KProbe | Tracepoint | LsmHook, arguments: tuple[ProbeArgument, 
 def _result(hook: KProbe) -> ProbeArgument:
     """What a function returns."""
     argument = hook.return_arg
-    assert argument is not None  # without, `read` has refused the hook
-    if argument.resolve or argument.source or argument.btf_type or argument.size_arg_index:
-        raise UnreadableError(
-            argument.place, f"what {hook.call} returns cannot be read yet in this way", "leave out all but index and type"
-        )
-    if argument.kind == "sock" and len(hook.args) < MAX_ARGUMENTS:
+    if argument is not None and argument.kind == "sock" and len(hook.args) < MAX_ARGUMENTS:
+        check_result(argument, (*words.INTEGERS, argument.kind))
         return ProbeArgument(0, Read.SOCK_WHOLE)
-    if argument.kind not in words.INTEGERS:
-        what = f"what a function returns is not read as {argument.type} yet"
-        raise UnreadableError(argument.at("type"), what, f"types that can be are {', '.join(words.INTEGERS)}, and sock beside 4 arguments")
+    return integer_result(argument, "and sock beside 4 arguments")
+
+
+def integer_result(argument: Argument | None, more: str = "") -> ProbeArgument:
+    """A number that a function returns. UnreadableError: it cannot be read. `more`: what else could be, for the hint."""
+    assert argument is not None  # without, `read` has refused the hook
+    check_result(argument, words.INTEGERS, more)
     return ProbeArgument(0, Read.NUMBER, words.INTEGERS[argument.kind] // 8, argument.kind in words.SIGNED)
+
+
+def check_result(argument: Argument, types: Collection[str], more: str = "") -> None:
+    """UnreadableError where what a function returns cannot be read."""
+    if argument.resolve or argument.source or argument.btf_type or argument.size_arg_index:
+        raise UnreadableError(argument.place, "what a function returns cannot be read yet in this way", "leave out all but index and type")
+    if argument.kind not in types:
+        what = f"what a function returns is not read as {argument.type} yet"
+        raise UnreadableError(argument.at("type"), what, f"types that can be are {', '.join([*types, *([more] if more else [])])}")
 
 
 def result_of(hook: KProbe | UProbe) -> Parameter:
@@ -133,11 +142,16 @@ def result_of(hook: KProbe | UProbe) -> Parameter:
     return Parameter(Reads.INTEGER, (kind,), field="sensor.result")
 
 
-def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> None:
-    """Refuse what is no argument that a sensor can read."""
-    can = f"types that can be are {', '.join(TYPES)}"
+def check_argument(
+    argument: Argument, others: Mapping[int, Parameter], types: Collection[str], where: str, *, waits: bool, registers: bool
+) -> None:
+    """UnreadableError where an argument cannot be read, or was read already (`others`).
+
+    `types`, `where`: those that can be, and of what. `waits`: bytes may be read at the return. `registers`: it must be in one.
+    """
+    can = f"types that can be are {', '.join(types)}"
     sized = argument.size_arg_index and argument.kind != "char_buf"
-    copied = argument.return_copy and not (isinstance(hook, KProbe) and hook.returns and argument.kind == "char_buf")
+    copied = argument.return_copy and not (waits and argument.kind == "char_buf")
     if argument.resolve or argument.source or argument.btf_type or copied or argument.max_data or sized:
         what = f"argument {argument.index} cannot be read yet in this way"
         raise UnreadableError(argument.place, what, "leave out all but index, type and label")
@@ -145,19 +159,23 @@ def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> N
         what = f"argument {argument.index} does not say how many bytes there are"
         raise UnreadableError(argument.place, what, "write sizeArgIndex: the argument with the number of bytes, counted from 1")
     if argument.type == "auto":
-        raise UnreadableError(
-            argument.place, f"argument {argument.index} has no type, and types are not looked up yet", f"write one: {can}"
-        )
-    if argument.kind not in TYPES or (isinstance(hook, Tracepoint) and argument.kind not in IN_RECORDS):
-        where = "in the record of a tracepoint" if isinstance(hook, Tracepoint) else "by a sensor"
-        known = ", ".join(IN_RECORDS) if isinstance(hook, Tracepoint) else ", ".join(TYPES)
-        what = f"type {argument.type} is not read {where} yet"
-        raise UnreadableError(argument.at("type"), what, f"types that can be are {known}")
+        what = f"argument {argument.index} has no type, and types are not looked up yet"
+        raise UnreadableError(argument.place, what, f"write one: {can}")
+    if argument.kind not in types:
+        raise UnreadableError(argument.at("type"), f"type {argument.type} is not read {where} yet", can)
     if argument.index in others:
         raise UnreadableError(argument.place, f"argument {argument.index} is read twice", "read it once")
-    if not isinstance(hook, Tracepoint) and argument.index > MAX_REGISTER:
+    if registers and argument.index > MAX_REGISTER:
         what = f"argument {argument.index} is not in a register"
         raise UnreadableError(argument.at("index"), what, f"arguments 0 to {MAX_REGISTER} can be read")
+
+
+def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> None:
+    """Refuse what is no argument that a sensor can read."""
+    record = isinstance(hook, Tracepoint)
+    types, where = (IN_RECORDS, "in the record of a tracepoint") if record else (TYPES, "by a sensor")
+    waits = isinstance(hook, KProbe) and hook.returns
+    check_argument(argument, others, types, where, waits=waits, registers=not record)
 
 
 def _chosen(hook: Hook, tested: Collection[int]) -> int:

@@ -13,7 +13,7 @@ import msgspec
 
 from bpfence.conditions.values import conj
 from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, name_of
-from bpfence.dialects.tetragon.lower.sensors import MAX_REGISTER, NUMBERS, Placed, UnreadableError
+from bpfence.dialects.tetragon.lower.sensors import NUMBERS, Placed, UnreadableError, check_argument, integer_result
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.model import Argument, UProbe, Usdt
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Target, Way
@@ -90,45 +90,16 @@ def _probe(hook: UProbe | Usdt, arguments: tuple[ProbeArgument, ...], *, returns
         counter=hook.ref_ctr_offsets[0] if hook.ref_ctr_offsets else 0,
     )
     key = next(key for key in ("symbols", "offsets", "addrs") if getattr(hook, key))
-    result = _result(hook) if returns else None
+    result = integer_result(hook.return_arg) if returns else None
     way = Way.UPROBE if result is None else Way.URETPROBE
     return Probe(way, name, arguments, result=result, target=target, location=hook.at(key))
 
 
-def _result(hook: UProbe) -> ProbeArgument:
-    argument = hook.return_arg
-    assert argument is not None  # without, `read` has refused the hook
-    if argument.resolve or argument.source or argument.btf_type or argument.size_arg_index:
-        raise UnreadableError(argument.place, "what a function returns cannot be read yet in this way", "leave out all but index and type")
-    if argument.kind not in words.INTEGERS:
-        what = f"what a function returns is not read as {argument.type} yet"
-        raise UnreadableError(argument.at("type"), what, f"types that can be are {', '.join(words.INTEGERS)}")
-    return ProbeArgument(0, Read.NUMBER, words.INTEGERS[argument.kind] // 8, argument.kind in words.SIGNED)
-
-
 def _check(hook: UProbe | Usdt, argument: Argument, others: dict[int, Parameter]) -> None:
-    types = TYPES if isinstance(hook, UProbe) else USDT_TYPES
-    can = f"types that can be are {', '.join(types)}"
-    sized = argument.size_arg_index and argument.kind != "char_buf"
+    function = isinstance(hook, UProbe)
+    types, where = (TYPES, "of a function of a program") if function else (USDT_TYPES, "of a static probe")
     waits = isinstance(hook, UProbe) and hook.returns
-    copied = argument.return_copy and not (waits and argument.kind == "char_buf")
-    if argument.resolve or argument.source or argument.btf_type or copied or argument.max_data or sized:
-        what = f"argument {argument.index} cannot be read yet in this way"
-        raise UnreadableError(argument.place, what, "leave out all but index, type and label")
-    if argument.kind == "char_buf" and not argument.size_arg_index:
-        what = f"argument {argument.index} does not say how many bytes there are"
-        raise UnreadableError(argument.place, what, "write sizeArgIndex: the argument with the number of bytes, counted from 1")
-    if argument.type == "auto":
-        what = f"argument {argument.index} has no type, and types are not looked up yet"
-        raise UnreadableError(argument.place, what, f"write one: {can}")
-    if argument.kind not in types:
-        where = "of a function of a program" if isinstance(hook, UProbe) else "of a static probe"
-        raise UnreadableError(argument.at("type"), f"type {argument.type} is not read {where} yet", can)
-    if argument.index in others:
-        raise UnreadableError(argument.place, f"argument {argument.index} is read twice", "read it once")
-    if isinstance(hook, UProbe) and argument.index > MAX_REGISTER:
-        what = f"argument {argument.index} is not in a register"
-        raise UnreadableError(argument.at("index"), what, f"arguments 0 to {MAX_REGISTER} can be read")
+    check_argument(argument, others, types, where, waits=waits, registers=function)
 
 
 def _argument(argument: Argument, position: int, others: dict[int, Parameter]) -> tuple[Parameter, Read]:
