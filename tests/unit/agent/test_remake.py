@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import select
 import threading
 
 import pytest
@@ -13,13 +12,11 @@ from bpfence.agent.remake import Made, Remake
 from bpfence.compiler.compile import compile_policies
 from bpfence.errors import KernelError
 from bpfence.policy import PolicySet
+from tests.unit.waiting import readable
 
 
 def done(remake: Remake) -> bool:
-    # Not select(2), which knows no descriptors from 1,024 on: a long run of tests has that many open.
-    waits = select.poll()
-    waits.register(remake.fileno(), select.POLLIN)
-    return bool(waits.poll(10_000))
+    return readable(remake.fileno(), 10)
 
 
 def test_what_was_made_is_taken_once() -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import select
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from bpfence.host.hostnames import FIRST, LAST, MAX_ADDRESSES, RETRY, Hostnames, Notice
+from tests.unit.waiting import readable
 
 ANSWERS = {"a.example": ["192.0.2.1", "2001:db8::1"], "b.example": ["::ffff:192.0.2.1", "fe80::1%eth0"]}
 
@@ -113,7 +113,7 @@ def test_the_thread_tells() -> None:
     notice = Notice()
     names = Hostnames(["a.example"], answer(ANSWERS))
     names.start(notice.tell)
-    assert select.select([notice.fileno()], [], [], 10)[0]
+    assert readable(notice.fileno(), 10)
     assert names.addresses() == {"a.example": frozenset(ANSWERS["a.example"])}
     names.close()
     notice.close()
@@ -124,7 +124,7 @@ def test_a_notice() -> None:
     assert not notice.take()
     notice.tell()
     notice.tell()
-    assert select.select([notice.fileno()], [], [], 0)[0]
+    assert readable(notice.fileno(), 0)
     assert notice.take()
     assert not notice.take()
     number = notice.fileno()
@@ -133,6 +133,6 @@ def test_a_notice() -> None:
     reader, writer = os.pipe()
     os.dup2(reader, number)
     notice.tell()  # what has the number now is not written to
-    assert not select.select([reader], [], [], 0)[0]
+    assert not readable(reader, 0)
     for descriptor in {reader, writer, number}:
         os.close(descriptor)
