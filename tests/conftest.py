@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kernel.selection import expected, load_table, select
+from vmtest import EmulatorError
 from vmtest.kernels import KERNELS, Kernel, kernel_named
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ ELSEWHERE = ("shared/corpora/", "`make kubernetes` builds it", "bpfence[kubernet
 SOONER = ("mitigations=off", "init_on_alloc=0")
 """Kernel parameters that take a twentieth of a guest's processor time away: no detours for indirect calls, no memory cleared that is
 about to be written. Benchmarks do without them."""
+BOOTS = 4
+"""How often a kernel is booted for its tests where the emulator ends it amid them (`vmtest.EmulatorError`): the tests that have not
+finished run in the next. A kernel that ends otherwise is not booted again."""
 AT_ONCE = 2  # guests running at a time: one computes while the other boots
 
 
@@ -80,6 +84,7 @@ class Guest:
         self.slots = slots
         self.folder = ROOT / ".build" / "guests" / kernel
         self.nodeids: list[str] = []
+        self.told: list[str] = []  # for the summary
         self.by_test: dict[str, list[pytest.TestReport]] = {}
         self.finished: set[str] = set()
         self.ended = threading.Event()
@@ -98,7 +103,16 @@ class Guest:
     def _run(self) -> None:
         with self.slots:
             try:
-                self._boot()
+                for left in reversed(range(BOOTS)):
+                    self._boot()
+                    self.nodeids = [nodeid for nodeid in self.nodeids if nodeid not in self.finished]
+                    if self.code != EmulatorError.exit_code or not (left and self.nodeids):
+                        break
+                    self.told.append(f"kernel {self.kernel}: QEMU ended it amid {self.nodeids[0]}; the tests from there on ran in another")
+                    (self.folder / "console.log").replace(self.folder / f"console-{BOOTS - left}.log")
+                    with self.changed:
+                        for nodeid in self.nodeids:
+                            self.by_test.pop(nodeid, None)
             finally:
                 with self.changed:
                     self.ended.set()
@@ -337,6 +351,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for guest in config.stash.get(GUESTS, []):
+        for line in guest.told:
+            terminalreporter.write_line(line, yellow=True)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -6,6 +6,7 @@
     ├── MirrorError           no mirror, no such suite, a bad signature or digest
     └── GuestError            the guest died, or never reported an exit code
         ├── NeverBeganError   it died while it booted, before its command began
+        ├── EmulatorError     it died of code that the emulator should have forgotten
         └── GuestTimeoutError the guest was killed at its time limit
 
 ``python3 -m vmtest``, the tests under tests/kernel and the benchmarks call this package. It needs the standard library,
@@ -47,6 +48,13 @@ class GuestError(VmtestError):
 
 class NeverBeganError(GuestError):
     """The guest ended before its command began: nothing that the command does can be the reason."""
+
+
+class EmulatorError(GuestError):
+    """The guest's kernel died because QEMU ran an instruction that the kernel had replaced before. ``exit_code``: 123, for callers who can
+    boot again and go on. See ``guest.STALE``."""
+
+    exit_code = 123
 
 
 class GuestTimeoutError(GuestError):

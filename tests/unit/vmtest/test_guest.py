@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtest import GuestError, GuestTimeoutError, MissingToolError, NeverBeganError, UsageError, guest, mirror
+from vmtest import EmulatorError, GuestError, GuestTimeoutError, MissingToolError, NeverBeganError, UsageError, guest, mirror
 from vmtest.guest import EMULATED, Limits, qemu_options
 from vmtest.kernels import Image, kernel_named
 
@@ -120,6 +120,25 @@ def test_no_exit_code_shows_the_console(tmp_path: Path, text: str | None) -> Non
     assert not isinstance(caught.value, NeverBeganError)
 
 
+OOPS = (
+    "Oops: int3: 0000 [#1] PREEMPT SMP NOPTI",
+    *(f"[  532.{n}]  frame_{n}+0x30f/0x4e0" for n in range(60)),
+    "Kernel panic - not syncing",
+)
+
+
+def test_a_breakpoint_that_is_no_more_is_the_emulators_fault_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "began").touch()
+    with pytest.raises(EmulatorError, match=r"code that was no more.*\n(?s:.*)Kernel panic") as caught:
+        guest.exit_code(tmp_path, OOPS)
+    assert caught.value.exit_code == 123
+    assert "frame_0+" not in str(caught.value)
+    for other in ("BUG: kernel NULL pointer dereference", "Oops: 0000 [#1] PREEMPT SMP", "comm: int3", "traps: x trap int3"):
+        with pytest.raises(GuestError) as failed:
+            guest.exit_code(tmp_path, [other, *OOPS[1:]])
+        assert not isinstance(failed.value, EmulatorError)
+
+
 PANIC = "import sys; sys.exit('Kernel panic - not syncing: IO-APIC + timer does not work')"
 """A guest that ends while it boots."""
 
@@ -172,7 +191,7 @@ def test_output_is_copied_to_its_last_unfinished_line() -> None:
     with guest.guest_process(python(source), os.environ, NO_PID) as process:
         console = guest.copy_output(process, time.monotonic() + 30, output)
     assert output.getvalue() == b"one\ntwo"
-    assert console == [str(number) for number in range(999 - guest.CONSOLE_LINES, 999)]
+    assert console == [str(number) for number in range(999)]
 
 
 def test_time_limit_kills_the_whole_group() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.conftest import MatrixItem
+from tests.conftest import BOOTS, Guest, MatrixItem
 from tests.kernel.selection import begins, expected, load_table, narrowed_to, runs_on, select
 from vmtest.kernels import KERNELS, Kernel, kernel_named
 
@@ -97,6 +98,41 @@ def test_the_matrix_names_what_no_kernel_ran(reports: list[SimpleNamespace], ran
     guests = [SimpleNamespace(by_test={}), SimpleNamespace(by_test={ONE: reports, TWO: [report("call", "passed")]})]
     matrix: Any = SimpleNamespace(guests=guests, nodeids=[ONE, TWO])
     assert MatrixItem.never_ran(matrix) == ([] if ran else [ONE])
+
+
+class Booted(Guest):
+    """Boots that finish these tests, one after another, and end with these codes."""
+
+    def __init__(self, folder: Path, boots: list[tuple[list[str], int]]) -> None:
+        super().__init__("6.12", None, threading.Semaphore())  # type: ignore[arg-type] # without reports there is nothing to ask it
+        self.folder, self.boots, self.asked = folder, boots, list[list[str]]()
+
+    def _boot(self) -> None:
+        self.asked.append(self.nodeids)
+        finished, self.code = self.boots[len(self.asked) - 1]
+        (self.folder / "console.log").write_text(f"boot {len(self.asked)}")
+        self.finished.update(finished)
+
+
+@pytest.mark.parametrize(
+    ("boots", "asked"),
+    [
+        ([([ONE], 123), ([TWO], 0)], [[ONE, TWO], [TWO]]),
+        ([([ONE], 125)], [[ONE, TWO]]),
+        ([([ONE, TWO], 123)], [[ONE, TWO]]),
+        ([([], 123)] * BOOTS, [[ONE, TWO]] * BOOTS),
+    ],
+)
+def test_what_the_emulator_ended_goes_on_in_another_boot(
+    tmp_path: Path, boots: list[tuple[list[str], int]], asked: list[list[str]]
+) -> None:
+    guest = Booted(tmp_path, boots)
+    guest.nodeids = [ONE, TWO]
+    guest.start()
+    assert guest.ended.wait(30)
+    assert guest.asked == asked
+    assert len(guest.told) == len(asked) - 1
+    assert [(tmp_path / f"console-{n}.log").read_text() for n in range(1, len(asked))] == [f"boot {n}" for n in range(1, len(asked))]
 
 
 def test_the_matrix_names_what_was_selected_for_no_kernel() -> None:
