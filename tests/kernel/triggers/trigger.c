@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
@@ -508,6 +509,31 @@ static void *wait_at(void *gate)
 	return read(*(int *)gate, &byte, 1) < 0 ? gate : NULL;
 }
 
+/* How many threads of this process sleep. */
+static long sleeping(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	struct dirent *task;
+	long found = 0;
+
+	if (!tasks)
+		wrong("opendir");
+	while ((task = readdir(tasks))) {
+		char path[300], state = 0;
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/stat", task->d_name);
+		file = fopen(path, "r");
+		if (!file)
+			continue;
+		if (fscanf(file, "%*d (%*[^)]) %c", &state) == 1)
+			found += state == 'S';
+		fclose(file);
+	}
+	closedir(tasks);
+	return found;
+}
+
 static int do_threads(void)
 {
 	long wanted = number(arg(0)), made = 0;
@@ -518,6 +544,8 @@ static int do_threads(void)
 		wrong("pipe");
 	for (; made < wanted && !error; made += !error)
 		error = pthread_create(&threads[made], NULL, wait_at, &gate[0]);
+	while (sleeping() < made)
+		usleep(10000);
 	close(gate[1]);
 	for (long i = 0; i < made; i++)
 		pthread_join(threads[i], NULL);
