@@ -104,22 +104,36 @@ def _check_code(diagnostics: list[Diagnostic], strict: bool) -> int:
 @click.argument("files", nargs=-1, required=True, type=PATHS)
 @click.option("--event", "event", metavar="JSON", help='A sample event, as {"event": "process.exec", "file.path": "/tmp/x"}.')
 @click.option("--rule", "names", multiple=True, metavar="NAME", help="Of Falco rules: only these (shell patterns). Repeatable.")
+@click.option(
+    "--workload", metavar="ID", default="", help="How far each policy reaches into this container: its name, or how its id begins."
+)
 @root_option
 @no_host_option
 @json_option
-def explain_command(files: tuple[str, ...], event: str | None, names: tuple[str, ...], root: str, no_host: bool, as_json: bool) -> int:
+def explain_command(
+    files: tuple[str, ...], event: str | None, names: tuple[str, ...], workload: str, root: str, no_host: bool, as_json: bool
+) -> int:
     """Show what policies are compiled to: where each rule runs, the sizes of automata and diagrams, the route of an event.
 
     Of Falco rules: the condition with macros and lists put in, what of it the kernel decides, and what is left and why. A sample event may
     name a group of events (file.modify): then the route of each is shown.
+
+    With --workload instead, of policies of any language: which of them, and which of their rules, reach into a container of this host.
 
     \b
     Examples:
       bpfence explain policies/
       bpfence explain falco_rules.yaml --rule 'Clear Log*'
       bpfence explain p.yaml --event '{"event":"process.exec","file.path":"/tmp/x","process.uid":1000}'
+      sudo bpfence explain policies/ --workload web
     """
     with naming(no_host):
+        if workload:
+            if event or names:
+                raise UsageError("--workload is about policies as a whole: leave --event and --rule out")
+            from bpfence.cli.workloads import show_reaches  # other commands of this module do without runtimes
+
+            return show_reaches(files, workload, as_json)
         name, sources = alone(read(files), "explained")
         shown, warnings = DIALECTS[name].tools().explain(sources, Links(root), names=names, event=event or "")
         show_diagnostics(warnings)

@@ -11,15 +11,21 @@ from typing import Any, Final
 import click
 import msgspec
 
+from bpfence.agent.reach import Reach, reaches
+from bpfence.cli.given import PATHS
 from bpfence.cli.show import Command, assembled, counted, emit_json, err, json_option, out, styled, table
+from bpfence.compiler.workloads import selectors
+from bpfence.conditions.text import selector_text
 from bpfence.errors import BpfenceError, UsageError
 from bpfence.events.values import printable
 from bpfence.host.sockets import listens
+from bpfence.policy import Action, PolicySet
 from bpfence.workloads.cgroups import Tree
 from bpfence.workloads.hook import SOCKET
 from bpfence.workloads.install import RUNTIMES, SECONDS, WITH_NRI, Asked, Host, Standing, install, standing, uninstall
 from bpfence.workloads.limits import Limits, Machine, Whose, limits
 from bpfence.workloads.model import Container
+from bpfence.workloads.select import selected
 from bpfence.workloads.sources import Gathered, all_sources, gather
 
 SECOND: Final = 1_000_000_000
@@ -30,6 +36,9 @@ NOT_HELD: Final = 1
 FAILED: Final = 2
 LISTENS: Final = {True: "an agent listens", False: "no agent listens", None: "only root can tell whether an agent listens"}
 HOLDS: Final = {True: "yes", False: "no", None: "could not tell"}
+EXTENTS: Final = {
+    "all": "all its processes", "some": "some of its processes", "unknown": "as unknown: reports only", "none": "not",
+}  # fmt: skip
 STYLES: Final = {True: "green", False: "red", None: "yellow"}
 
 
@@ -53,15 +62,20 @@ def runtimes_host() -> Host:
 
 @click.command(cls=Command, short_help="Show the containers and pods of this host.")
 @click.option("-a", "--all", "everything", is_flag=True, help="The pause containers of pods, too.")
+@click.option("-p", "--policy", "policies", multiple=True, type=PATHS, help="Which of these policies reach into each. Repeatable.")
 @json_option
-def workloads(everything: bool, as_json: bool) -> int:
+def workloads(everything: bool, policies: tuple[str, ...], as_json: bool) -> int:
     """Show the containers and pods of this host as bpfence sees them: by their cgroups, the state and bundles of their runtimes, and the
     sockets of Docker, Podman, containerd and CRI-O. What a source does not tell is empty. What a container may have of processes, memory
     and processors is the limit of its cgroup, or of its pod's; containers without one are told on standard error.
 
+    With -p also which policies reach into each container: some(NAME) into some of its processes, unknown(NAME) as one of which too little
+    is known, where the policy reports and denies nothing. `bpfence explain --workload` tells more.
+
     \b
     Examples:
       sudo bpfence workloads
+      sudo bpfence workloads -p /etc/bpfence/policies
       sudo bpfence workloads --json | jq '.containers[] | select(.privileged).name'
       sudo bpfence workloads --json | jq '.containers[] | select(.limits.none | index("memory")).name'
     """
@@ -70,13 +84,23 @@ def workloads(everything: bool, as_json: bool) -> int:
     containers = [container for container in found.containers if everything or not container.sandbox]
     machine = Machine.here()
     limited = [(container, limits(cgroups, container, machine)) for container in containers]
+    given = policies_of(policies) if policies else None
     if as_json:
-        shown = [msgspec.to_builtins(container) | {"limits": msgspec.to_builtins(limit)} for container, limit in limited]
+        shown = [
+            msgspec.to_builtins(container)
+            | {"limits": msgspec.to_builtins(limit)}
+            | ({} if given is None else {"policies": [reach_as_json(one) for one in reaches(given, container)]})
+            for container, limit in limited
+        ]
         emit_json({"containers": shown, "silent": {name: printable(why) for name, why in found.silent.items()}})
         return 0
     if containers:
-        columns = ("id", "name", "image", "runtime", "pod", "privileged", "pids", "memory", "cpu", "started")
-        out().print(table(*columns, rows=[_row(container, limit) for container, limit in limited]))
+        columns: tuple[str, ...] = ("id", "name", "image", "runtime", "pod", "privileged", "pids", "memory", "cpu", "started")
+        rows = [_row(container, limit) for container, limit in limited]
+        if given is not None:
+            columns = (*columns, "policies")
+            rows = [[*row, _reached(given, container)] for row, container in zip(rows, containers, strict=True)]
+        out().print(table(*columns, rows=rows))
     else:
         out().print("no container runs here")
     for note in dict.fromkeys(note for _, limit in limited for note in limit.notes):
@@ -86,6 +110,61 @@ def workloads(everything: bool, as_json: bool) -> int:
     for name, why in found.silent.items():
         err().print(assembled(("note", "bold"), f": {name}: {printable(why)}"))
     return 0
+
+
+def policies_of(paths: Iterable[str]) -> PolicySet:
+    """The policies of files and directories, of whatever language. PolicyError where one is wrong."""
+    from bpfence.agent.loading import load  # `workloads` without policies does without the languages
+
+    return load(tuple(paths)).policies
+
+
+def chosen(text: str) -> Container:
+    """The container of this host with that name, or whose id begins so. UsageError where there is none, or more than one."""
+    found = [container for container in gathered(tree()).containers if not container.sandbox]
+    meant = [container for container in found if text in (container.name, container.id)]
+    meant = meant or [container for container in found if text and container.id.startswith(text)]
+    if len(meant) != 1:
+        few = ", ".join(f"{one.id[:SHORT]} ({one.name})" if one.name else one.id[:SHORT] for one in (meant or found)[:NAMED])
+        raise UsageError(f"{'several containers are' if meant else 'no container is'} called {text!r}: {few or 'none runs here'}")
+    return meant[0]
+
+
+def reach_as_json(reach: Reach) -> dict[str, Any]:
+    """How far a policy reaches into a container."""
+    return {"policy": reach.policy.name, "mode": reach.policy.mode, "extent": reach.extent, "rules": list(reach.rules)}
+
+
+def show_reaches(files: Iterable[str], workload: str, as_json: bool) -> int:
+    """Which policies reach into a container, and by which rules: `explain --workload`."""
+    policies, container = policies_of(files), chosen(workload)
+    found = list(reaches(policies, container))
+    classes = sorted(selector_text(selector) for selector in selected(container, selectors(policies)))
+    if as_json:
+        emit_json({
+            "container": msgspec.to_builtins(container),
+            "selected_by": [printable(text) for text in classes],
+            "policies": [reach_as_json(one) for one in found],
+        })  # fmt: skip
+        return 0
+    what = f"{container.id[:SHORT]} {container.name} {container.image}".rstrip()
+    out().print(assembled((printable(what), "bold"), f": selected by {'; '.join(map(printable, classes)) or 'no selector'}"))
+    rows = [
+        (one.policy.name, one.policy.mode, styled(EXTENTS[one.extent]), f"{len(one.rules)} of {_rules(one)}", ", ".join(one.rules))
+        for one in found
+    ]
+    out().print(table("policy", "mode", "reaches", "rules", "which", rows=rows))
+    return 0
+
+
+def _rules(reach: Reach) -> int:
+    return len(reach.policy.rules) + any(action > Action.ALLOW for action in reach.policy.default.values())
+
+
+def _reached(policies: PolicySet, container: Container) -> str:
+    """The policies that reach into a container, in one cell."""
+    found = [one for one in reaches(policies, container) if one.extent != "none"]
+    return ", ".join(one.policy.name if one.extent == "all" else f"{one.extent}({one.policy.name})" for one in found)
 
 
 def _name(container: Container) -> str:

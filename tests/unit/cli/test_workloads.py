@@ -81,6 +81,93 @@ def test_limits_of_pods_and_many_containers_without(monkeypatch: pytest.MonkeyPa
     )
 
 
+POLICIES = """
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: of-web}
+spec:
+  scope: {image: "nginx:*"}
+  rules:
+    - {name: secret, on: open, match: {file.path: /etc/shadow}, action: deny}
+    - {name: host, on: open, match: {process.cgroup: /system.slice/**}, action: deny}
+---
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: of-root}
+spec:
+  scope: {container: true, uid: 0}
+  mode: audit
+  rules:
+    - {name: any, on: exec, action: deny}
+---
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: of-back}
+spec:
+  scope: {labels: {tier: back}}
+  rules:
+    - {name: any, on: exec, action: deny}
+---
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: of-redis}
+spec:
+  scope: {image: redis}
+  rules:
+    - {name: any, on: exec, action: deny}
+"""
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> str:
+    path = tmp_path / "policies.yaml"
+    path.write_text(POLICIES)
+    return str(path)
+
+
+def test_which_policies_reach_into_containers(found: list[Container], policies: str) -> None:
+    header, row = call("workloads", "-p", policies).stdout.splitlines()
+    assert header.split()[-1] == "policies"
+    assert row.endswith("of-web, some(of-root), unknown(of-back)")
+    [shown] = json.loads(call("workloads", "-p", policies, "--json").stdout)["containers"]
+    assert [(one["policy"], one["mode"], one["extent"], one["rules"]) for one in shown["policies"]] == [
+        ("of-web", "enforce", "all", ["secret"]), ("of-root", "audit", "some", ["any"]), ("of-back", "enforce", "unknown", ["any"]),
+        ("of-redis", "enforce", "none", []),
+    ]  # fmt: skip
+
+
+def test_one_container_explained(found: list[Container], policies: str) -> None:
+    text = call("explain", policies, "--workload", ID[:6]).stdout
+    assert text.startswith(f'{ID[:12]} web\\x1b[2J nginx:1.27: selected by image: "nginx:*"\n')
+    assert "\x1b" not in text
+    rows = [line.split() for line in text.splitlines()[2:]]
+    assert rows[0] == ["of-web", "enforce", "all", "its", "processes", "1", "of", "2", "secret"]
+    assert rows[3] == ["of-redis", "enforce", "not", "0", "of", "1"]
+    shown = json.loads(call("explain", policies, "--workload", found[0].name, "--json").stdout)
+    assert shown["container"]["id"] == ID
+    assert shown["selected_by"] == ['image: "nginx:*"']
+    assert [one["extent"] for one in shown["policies"]] == ["all", "some", "unknown", "none"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--workload", "nobody"), "no container is called 'nobody'"),
+        (("--workload", ID[:3], "--event", "{}"), "leave --event and --rule out"),
+        (("--workload", OTHER[:4]), "no container is called"),  # a pause container
+    ],
+)
+def test_what_cannot_be_explained_of_a_container(found: list[Container], policies: str, words: tuple[str, ...], said: str) -> None:
+    result = call("explain", policies, *words)
+    assert result.return_value == 2
+    assert said in result.stderr
+
+
+def test_a_name_of_several_containers(found: list[Container], policies: str) -> None:
+    found.append(Container("b" * 64, "/docker/b", name=found[0].name))
+    assert f"several containers are called 'web\\x1b[2J': {ID[:12]}" in call("explain", policies, "--workload", found[0].name).stderr
+
+
 def test_no_workloads(found: list[Container]) -> None:
     found.clear()
     assert "no container runs here" in call("workloads").stdout
