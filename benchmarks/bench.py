@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import calendar
 import compileall
+import contextlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ import yaml
 from benchmarks import macro, results
 from benchmarks.results import Figure, under
 from benchmarks.targets import CONCERNED, EMPTY, FALCO, OTHER, PROCESSES, SHIPPED, TRACING, TRACING_10
+from bpfence.workloads import hook, hook_program
 
 ROOT = results.ROOT
 RESULTS = results.FOLDER
@@ -57,7 +59,9 @@ class Setting(msgspec.Struct, frozen=True):
     """One policy set: `paths` path rules and `networks` networks; None: bpfence is not running. `beside`: the paths are in the folder of
     the long path, so that an automaton has to read all of it. `falco`: Falco's stable rules instead, which concern processes in containers
     most. `shipped`: the policies of examples/policies, which enforce. `tracing`: so many of Tetragon's policies, as its own figures were
-    taken with. `processes`: every execution and every end of a process is reported.
+    taken with. `processes`: every execution and every end of a process is reported. `scope`: what the rules are for instead of the
+    benchmark's cgroup; there the workload runs in a container's, and where the scope asks for an image, the agent is told of that container
+    as a runtime's hook does it.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Setting(msgspec.Struct, frozen=True):
     shipped: bool = False
     tracing: int = 0
     processes: bool = False
+    scope: Mapping[str, str | bool] = {}
 
 
 SETTINGS = (
@@ -75,6 +80,8 @@ SETTINGS = (
     Setting(EMPTY, 0),
     *(Setting(f"{n:,} path rules", n) for n in (10, 100, 1000, 10000)),
     Setting("1,000 rules beside the file", 1000, beside=True),
+    Setting("10 path rules of containers", 10, scope={"container": True}),
+    Setting("10 path rules of an image", 10, scope={"image": "bench:*"}),
     Setting("CIDR policy, 100 networks", 0, 100),
     Setting(SHIPPED, 0, shipped=True),
     Setting(FALCO, 0, falco=True),
@@ -116,7 +123,7 @@ def policy(setting: Setting) -> str:
     if setting.networks:
         networks = [f"10.{i}.0.0/{16 + i % 9}" for i in range(setting.networks)]
         rules.append({"name": "networks", "on": "connect", "match": {"net.peer.ip": networks}, "action": "deny"})
-    return written({"mode": "enforce", "scope": {"cgroup": CGROUP}, "rules": rules})
+    return written({"mode": "enforce", "scope": setting.scope or {"cgroup": CGROUP}, "rules": rules})
 
 
 def written(spec: Mapping[str, Any]) -> str:
@@ -173,6 +180,26 @@ def start_agent(setting: Setting, folder: Path) -> tuple[subprocess.Popen[bytes]
     took = processor_seconds(process.pid)
     rest(process.pid)  # what the agent still does after the start is not the operations' cost
     return process, took
+
+
+@contextlib.contextmanager
+def registered(image: str, folder: Path) -> Iterator[None]:
+    """The agent has been told of a container of an image, whose cgroup is CONTAINER, and which ends with the block."""
+    folder.mkdir()
+    annotations = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.image-name": image}
+    (folder / "config.json").write_text(json.dumps({"ociVersion": "1.0.2", "annotations": annotations}))
+    procs = CGROUPS / CONTAINER.strip("/") / "cgroup.procs"
+    first = subprocess.Popen(["sleep", "infinity"])
+    procs.write_text(str(first.pid))
+    try:
+        state = {"ociVersion": "1.0.2", "id": CONTAINER.rpartition("-")[2].removesuffix(".scope"), "pid": first.pid, "bundle": str(folder)}
+        words = [f"--socket={hook.SOCKET}", "--seconds=600", "--on-failure=deny"]
+        program = [sys.executable, hook_program.__file__, hook_program.HOOK, *words]
+        subprocess.run(program, input=json.dumps(state).encode(), check=True)
+        yield
+    finally:
+        first.kill()
+        first.wait()
 
 
 def stop_agent(process: subprocess.Popen[bytes]) -> None:
@@ -334,8 +361,9 @@ def measure(plan: Mapping[str, Sequence[str]], part: str, *, latency: bool, expl
         else:
             note(setting, OTHER, run_workload(workload, outside, micro))
         if setting.paths or setting.networks or setting.falco:
-            inside = CGROUPS / (CONTAINER if setting.falco else CGROUP).strip("/")
-            note(setting, CONCERNED, run_workload(workload, inside, micro))
+            inside = CGROUPS / (CONTAINER if setting.falco or setting.scope else CGROUP).strip("/")
+            with registered("bench:1", WORK / f"bundle-{number}") if "image" in setting.scope else contextlib.nullcontext():
+                note(setting, CONCERNED, run_workload(workload, inside, micro))
         figures[under(setting.name, "resident")] = Figure(resident(process.pid), "MB")
         stop_agent(process)
     if latency:

@@ -174,6 +174,7 @@ enum num_slot {
 	NUM_HOOK = 84,              /* number of the sensor */
 	NUM_MAP_FLAGS = 85,         /* file.mmap: MAP_*, as they are given to the hook */
 	NUM_NET_ADDRLEN = 86,       /* net.connect by connect(2): bytes of the address */
+	NUM_TARGET_REGISTERED = 87, /* 1: the target is in a container of map `workloads`, 0: not; where a diagram asks */
 	/* From here on 8 bytes in records. Of the acting process: */
 	NUM_PROCESS_CAPS = 128,     /* effective capability set, bit n = capability n */
 	NUM_CAPS_PERMITTED = 129,   /* this and the next six in records where the image has IMAGE_DETAILS */
@@ -284,6 +285,7 @@ enum str_slot {
 	STR_SENSOR_WHOLE_3 = 32,
 	STR_SENSOR_WHOLE_4 = 33,
 	STR_PROCESS_ARGV = 34,      /* as STR_PROCESS_ARGS, and NUL stands for itself */
+	STR_TARGET_CGROUP = 35,     /* as STR_PROCESS_CGROUP, of the target as it is now */
 };
 
 /* One process that the acting one descends from, as it is now. */

@@ -401,6 +401,8 @@ static __always_inline void class_prepare(struct scratch *s, u32 slot, u32 num)
 		proc_load(slot);
 	else if (num == NUM_ENTERED)
 		entered_load(slot);
+	else if (num == NUM_TARGET_REGISTERED && has_num(s, NUM_TARGET_PID))
+		set_num(s, NUM_TARGET_REGISTERED, workload_of(s->generation, s->target) != WORKLOAD_UNKNOWN);
 	if (num == NUM_PROCESS_CAPS || num == NUM_FILE_INO || (num >= NUM_FILE_MODE && num <= NUM_FILE_DELETED))
 		numbers_load(slot);
 	if ((num == NUM_FILE_OBJECT || num == NUM_FILE_MEMFD || num == NUM_NEW_OBJECT) && !path_tells(s, slot, num))

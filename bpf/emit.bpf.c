@@ -147,6 +147,8 @@ __noinline int emit_strings(u32 slot)
 	if (has_num(s, NUM_TARGET_PID)) {
 		string_load(slot, STR_TARGET_EXE);
 		used = emit_string(slot, STR_TARGET_EXE, used);
+		string_load(slot, STR_TARGET_CGROUP);
+		used = emit_string(slot, STR_TARGET_CGROUP, used);
 	}
 	if (used <= SCRATCH_DATA - ABI_PATH_MAX) {
 		cwd_load(slot);

@@ -142,6 +142,7 @@ int caps_load(u32 slot);
 int changes_load(u32 slot);
 int exe_load(u32 slot);
 int entered_load(u32 slot);
+u32 workload_of(u32 generation, u64 of);
 int proc_load(u32 slot);
 
 /* Names of ancestors as bits of DIM_ANCESTORS into s->names; -1: not all are known. */

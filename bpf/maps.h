@@ -118,6 +118,7 @@ struct scratch {
 	u32 low;                 /* limits of a binary search */
 	u32 high;
 	u64 kernfs;              /* state of the cgroup walk */
+	u64 target;              /* struct task_struct that the event is about, where it has NUM_TARGET_PID */
 	u64 mnt_ns;              /* the namespace that paths are told in, 0: the acting task's */
 	struct process_record record;
 	u64 record_version;      /* concern.version when the record was copied from the map; RECORD_OWN: it was not */

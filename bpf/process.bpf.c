@@ -454,6 +454,7 @@ int BPF_PROG(file_mprotect__memory, struct vm_area_struct *vma, unsigned long re
 
 static __always_inline void set_target(struct scratch *s, struct task_struct *target)
 {
+	s->target = (u64)target;
 	set_num(s, NUM_TARGET_PID, BPF_CORE_READ(target, tgid));
 	set_num(s, NUM_TARGET_UID, BPF_CORE_READ(target, real_cred, euid.val));
 	/* A process that has ended and waits to be reaped runs no program: its executable is absent, not uncertain. */
@@ -535,6 +536,7 @@ SEC("lsm/ptrace_traceme")
 int HOOK_PROG(ptrace_traceme__process, EV_PROCESS_PTRACE, struct task_struct *parent, int ret)
 {
 	/* The parent becomes the tracer: the acting process offers itself. */
+	s->target = bpf_get_current_task();
 	set_num(s, NUM_TARGET_PID, s->record.pid);
 	set_num(s, NUM_TARGET_UID, s->record.uid);
 	set_num(s, NUM_PTRACE_MODE, 2);

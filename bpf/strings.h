@@ -28,7 +28,7 @@ __noinline int cgroup_walk_chunk(u32 slot)
 			return PATH_DONE;
 		/* The length of a kernfs name is not stored: read it once aside, then to its place. */
 		n = bpf_probe_read_kernel_str(&s->data[start], SCRATCH_SLACK, BPF_CORE_READ(kn, name));
-		if (n <= 1 || n >= SCRATCH_SLACK || at < AREA_LOADED + n)
+		if (n <= 1 || n >= SCRATCH_SLACK || at < AREA_LOADED + n + 1) /* at least one byte stays free */
 			return PATH_UNCERTAIN;
 		n -= 1;
 		at -= n;
@@ -42,10 +42,11 @@ __noinline int cgroup_walk_chunk(u32 slot)
 	return PATH_GOING;
 }
 
-static __always_inline void load_cgroup(struct scratch *s, u32 slot)
+/* The cgroup of the acting process, or of the one that the event is about. */
+static __always_inline void load_cgroup(struct scratch *s, u32 slot, u32 str)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	u32 end = AREA_LOADED + ABI_CGROUP_MAX, i;
+	struct task_struct *task = str == STR_TARGET_CGROUP ? (void *)s->target : (void *)bpf_get_current_task();
+	u32 end = AREA_LOADED + ABI_CGROUP_MAX, length, i;
 	int status = PATH_UNCERTAIN;
 
 	s->kernfs = (u64)BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
@@ -62,8 +63,11 @@ static __always_inline void load_cgroup(struct scratch *s, u32 slot)
 		s->data[(end - 1) & SCRATCH_MASK] = '/';
 	}
 	if (status != PATH_DONE)
-		s->str_uncertain |= STR_BIT(STR_PROCESS_CGROUP);
-	set_str(s, STR_PROCESS_CGROUP, s->walk_offset, end - s->walk_offset);
+		s->str_uncertain |= STR_BIT(str);
+	/* To where records and comparisons can read as many bytes as any text may have. It moves down: what overlaps is read before it is written. */
+	length = MASKED(end - s->walk_offset, ABI_CGROUP_MAX - 1);
+	bpf_probe_read_kernel(&s->data[AREA_LOADED], length, &s->data[MASKED(s->walk_offset, SCRATCH_MASK)]);
+	set_str(s, str, AREA_LOADED, length);
 }
 
 /* The path of an executable into AREA_LOADED; -1: it is not kept. */
@@ -214,15 +218,15 @@ __noinline int string_load(u32 slot, u32 str)
 		return 0;
 	}
 	if (str > STR_PROCESS_CWD && str != STR_TARGET_EXE && str != STR_PARENT_NAME && str != STR_PARENT_ARGS && str != STR_FILE_TEXT &&
-	    str != STR_PROCESS_ARGV)
+	    str != STR_PROCESS_ARGV && str != STR_TARGET_CGROUP)
 		return 0;
 	if (s->loaded == str + 1 || (str == STR_TARGET_EXE && s->str_tried & STR_BIT(STR_TARGET_EXE)))
 		return 0;
 	if (s->loaded > 0)
 		s->str_present &= ~STR_BIT(s->loaded - 1);
 	s->loaded = str + 1;
-	if (str == STR_PROCESS_CGROUP) {
-		load_cgroup(s, slot);
+	if (str == STR_PROCESS_CGROUP || str == STR_TARGET_CGROUP) {
+		load_cgroup(s, slot, str);
 		return 0;
 	}
 	if (str == STR_FILE_TEXT) {

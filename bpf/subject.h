@@ -367,12 +367,12 @@ __noinline int subject_store(u32 slot, u64 version)
 	return 0;
 }
 
-/* The class of the container that the acting task is in: of the cgroups above its own, and that itself, the deepest that is a container's
+/* The class of the container that a task is in: of the cgroups above its own, and that itself, the deepest that is a container's
  * counts. From the top down: what a container makes below its cgroup, however deep, hides nothing.
  */
-__noinline u32 workload_of(u32 generation)
+__noinline u32 workload_of(u32 generation, u64 of)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = (void *)of;
 	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
 	u32 own = BPF_CORE_READ(cgroup, level), class = WORKLOAD_UNKNOWN, level;
 
@@ -405,7 +405,7 @@ static __always_inline void subject_refresh(struct scratch *s, u32 slot, u64 ver
 	s->record.uid = uid;
 	s->record.gid = gid;
 	s->record.cgroup = cgroup;
-	s->record.workload = workload_of(s->generation);
+	s->record.workload = workload_of(s->generation, bpf_get_current_task());
 	set_process(s);
 	set_num(s, NUM_WORKLOAD, s->record.workload);
 	set_num(s, NUM_PROCESS_UID, uid);

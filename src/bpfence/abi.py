@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "4fc1c11a3bedef0b"
+ABI_HASH: Final = "da865a4d538fb0b5"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -295,6 +295,7 @@ NUM_MODULE_REQUESTED: Final = 83
 NUM_HOOK: Final = 84
 NUM_MAP_FLAGS: Final = 85
 NUM_NET_ADDRLEN: Final = 86
+NUM_TARGET_REGISTERED: Final = 87
 NUM_PROCESS_CAPS: Final = 128
 NUM_CAPS_PERMITTED: Final = 129
 NUM_CAPS_INHERITABLE: Final = 130
@@ -389,6 +390,7 @@ STR_SENSOR_WHOLE_2: Final = 31
 STR_SENSOR_WHOLE_3: Final = 32
 STR_SENSOR_WHOLE_4: Final = 33
 STR_PROCESS_ARGV: Final = 34
+STR_TARGET_CGROUP: Final = 35
 
 # enum access_bits
 ACCESS_READ: Final = 1
@@ -611,6 +613,7 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_HOOK": 84,
     "NUM_MAP_FLAGS": 85,
     "NUM_NET_ADDRLEN": 86,
+    "NUM_TARGET_REGISTERED": 87,
     "NUM_PROCESS_CAPS": 128,
     "NUM_CAPS_PERMITTED": 129,
     "NUM_CAPS_INHERITABLE": 130,
@@ -706,6 +709,7 @@ STR_SLOT: Final[dict[str, int]] = {
     "STR_SENSOR_WHOLE_3": 32,
     "STR_SENSOR_WHOLE_4": 33,
     "STR_PROCESS_ARGV": 34,
+    "STR_TARGET_CGROUP": 35,
 }
 
 ACCESS_BITS: Final[dict[str, int]] = {

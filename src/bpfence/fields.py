@@ -263,6 +263,8 @@ FIELDS: Final = (
     Field("target.pid", Kind.NUMBER, "NUM_TARGET_PID", "process id of the target", _TARGET, unit="process id"),
     Field("target.uid", Kind.NUMBER, "NUM_TARGET_UID", "effective user id of the target", _TARGET, names="user"),
     Field("target.exe", Kind.PATH, "STR_TARGET_EXE", "executable of the target", _TARGET),
+    Field("target.registered", Kind.BOOL, "NUM_TARGET_REGISTERED", "a runtime has told of the container that the target is in, wherever that has its cgroup", _TARGET),
+    Field("target.cgroup", Kind.PATH, "STR_TARGET_CGROUP", "cgroup v2 path of the target", _TARGET, unit="cgroup"),
     Field("signal", Kind.NAMED, "NUM_SIGNAL", "the signal; 0 is the existence check", ("process.signal",), names="signal"),
     Field("capability", Kind.NAMED, "NUM_CAPABILITY", "the capability asked for", ("process.capable",), names="capability"),
     Field("call.result", Kind.NUMBER, "NUM_RESULT", "what the system call returned; errors as unsigned numbers of 64 bits; of net.recv the bytes received", (*_RETURNED, "net.recv"), unit=ANY_NUMBER),

@@ -246,6 +246,52 @@ def test_a_container_that_is_registered_is_known_by_its_first_act(running: Runni
     assert running.agent.containers.containers() == []
 
 
+TARGETS: Final = """
+apiVersion: bpfence.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: targets}
+spec:
+  scope: {container: true}
+  rules:
+    - name: outside
+      on: [ptrace, signal]
+      match: {target.registered: false}
+      unless: {target.cgroup: "**/docker/*{,/**}"}
+      action: deny
+    - {name: together, on: signal, condition: target.cgroup = process.cgroup, action: audit}
+"""
+
+
+def test_what_container_the_target_is_in(running: Running) -> None:
+    """By its cgroup, or by what a runtime has said, wherever that has put it and however deep the target is below."""
+    running.reload(TARGETS)
+    folders = [cgroup_folder(path) for path in (f"/docker/{WEB}", f"/docker/{CACHE}/below", "/odd/told/below", "/odd/untold", "/plain")]
+    readers = [Reader(folder) for folder in folders]
+    web, cache, told, untold, plain = (reader.process.pid for reader in readers)
+    try:
+        running.agent.containers.found("test", [msgspec.structs.replace(container(JOB), cgroup="/odd/told")])
+        assert until(lambda: not running.agent.containers.due)
+        denied = {untold, plain, os.getpid()}
+        for folder in (folders[0], folders[2]):
+            for target in (web, cache, told, untold, plain, os.getpid()):
+                found = [run_act(act, folder).result for act in (["proc-root", str(target)], ["signal", str(target), "0"])]
+                assert found == (["EACCES", "EPERM"] if target in denied else ["ok", "ok"]), (folder, target)
+        alerts = running.alerts("outside")
+        assert all("cgroup" in alert["target"] for alert in alerts), alerts[:3]
+        assert {(alert["target"]["pid"], alert["target"]["cgroup"]) for alert in alerts} >= {(untold, "/odd/untold"), (plain, "/plain")}
+        assert {alert["target"]["pid"] for alert in running.alerts("together")} == {web, told}
+        assert run_act(["proc-root", str(plain)], folders[3]).result == "ok"  # of no container: the policy is not about it
+        running.agent.containers.found("test", [])
+        assert until(lambda: run_act(["proc-root", str(told)], folders[0]).result == "EACCES")
+    finally:
+        for reader in readers:
+            reader.close()
+        for folder in (*folders, *(CGROUP_ROOT / name for name in (f"docker/{CACHE}", "odd/told", "odd"))):
+            assert until(lambda folder=folder: _removed(folder))
+        running.agent.containers.found("test", [])
+        running.reload(POLICIES.format(folder=running.files))
+
+
 IMAGES: Final = ("nginx", "nginx:1.27", "redis", "quay.io/app", "*/app", "*")
 LABELS: Final = ("{tier: front}", "{tier: back}", "{matchExpressions: [{key: tier, operator: NotIn, values: [front]}]}")
 

@@ -374,6 +374,7 @@ ATTACKS: Final = {
         "proc-mem 1",
         *(f"setns /proc/1/ns/{kind}" for kind in ("uts", "mnt", "net", "ipc", "cgroup")),
     ],
+    "host-processes": [f"open /proc/{os.getpid()}/root/etc/passwd", f"proc-mem {os.getpid()}", f"setns /proc/{os.getpid()}/ns/uts"],
     "": ["open-unattached sys/kernel/core_pattern proc wronly", "open-unattached cgroup.procs cgroup2 wronly"],
 }
 """Of each rule of the guard ways to do what it is about; "": of any, which cannot tell what the file is called. All of them work in the

@@ -39,11 +39,11 @@ DESCENT: Final = (abi.DIM_LINEAGE, abi.DIM_ANCESTORS)
 ANCESTOR_NAMES: Final = "process.ancestors.name"
 PATH_SLOTS: Final = (abi.STR_PROCESS_CWD, abi.STR_TARGET_EXE, abi.STR_NET_UNIX_PATH, abi.STR_FILE_PATH, abi.STR_FILE_NEW_PATH)
 ARGUMENT_SLOTS: Final = (abi.STR_PROCESS_ARGS, abi.STR_PARENT_ARGS)
-LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS)
+LATE_SLOTS: Final = (abi.STR_FILE_TEXT, abi.STR_TARGET_CGROUP, abi.STR_PARENT_NAME, abi.STR_PARENT_ARGS)
 """Texts that are asked for last: a path, or what else an event brings, has decided most events by then."""
 LOOKED_UP: Final = (
     abi.NUM_PROCESS_CAPS, abi.NUM_CAPS_PERMITTED, abi.NUM_CAPS_INHERITABLE, abi.NUM_TTY, abi.NUM_EXE_FLAGS,
-    abi.NUM_ENTERED, abi.NUM_FILE_PROC_PID,
+    abi.NUM_ENTERED, abi.NUM_FILE_PROC_PID, abi.NUM_TARGET_REGISTERED,
     *range(abi.NUM_NS_UTS, abi.NUM_CAPS_INHERITABLE_CHANGED + 1),
 )  # fmt: skip
 """Numbers that no hook brings."""

@@ -22,7 +22,7 @@ from bpfence.fields import FIELDS, Kind
 from bpfence.policy import And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, atoms
 
 PATHS: Final = frozenset(
-    field.name for field in FIELDS if field.name == "process.ancestors.exe" or (field.kind is Kind.PATH and field.name != "process.cgroup")
+    field.name for field in FIELDS if field.name == "process.ancestors.exe" or (field.kind is Kind.PATH and field.unit != "cgroup")
 )
 """Fields whose values are names of files."""
 SHOWN: Final = 3
