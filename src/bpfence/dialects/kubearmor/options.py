@@ -28,7 +28,17 @@ RESOURCES: Final = ("file", "network", "capabilities")
 ACTIONS: Final = ("audit", "block")
 ANNOTATION: Final = "kubearmor-{}-posture"
 """The annotation of a namespace that has another posture than the one that is chosen, of a resource."""
-_POSTURES: Final = tuple(Choice(ANNOTATION.format(resource), ACTIONS) for resource in RESOURCES)
+VISIBILITY: Final = "KubeArmor/Visibility"
+"""The policy of the IR whose events are KubeArmor's logs."""
+VISIBLE: Final = ("process", "file", "network", "capabilities")
+"""What can be made visible. NOTHING is an annotation's, or an option's, word for none of it, DNS what KubeArmor has beside them."""
+NOTHING: Final = "none"
+DNS: Final = "dns"
+VISIBILITY_ANNOTATION: Final = "kubearmor-visibility"
+_POSTURES: Final = (
+    *(Choice(ANNOTATION.format(resource), ACTIONS) for resource in RESOURCES),
+    Choice(VISIBILITY_ANNOTATION, (*VISIBLE, DNS, NOTHING), lists=True),
+)
 OBJECTS: Final = (
     ObjectKind(API_VERSION, POLICY, "kubearmorpolicies", True, _POSTURES),
     ObjectKind(API_VERSION, HOST_POLICY, "kubearmorhostpolicies", False),
@@ -41,15 +51,24 @@ UNKNOWN: Final = ("outside", "audit")
 class KubeArmorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`postures`: "file" or "host_file" and so on → audit or block, in containers and on the host; audit where it says nothing. `node`: the
     labels of this node; None: they are not known, and host policies are taken to be for it. `unknown`: what becomes of containers of which
-    it is not known whether a policy is about them: "outside", or "audit": what it would do is reported."""
+    it is not known whether a policy is about them: "outside", or "audit": what it would do is reported. `visible`: what of VISIBLE is
+    told of containers whose namespace says nothing else; None: of no container, whatever its namespace says. `host_visible`: of the
+    host."""
 
     postures: Mapping[str, str] = {}
+    visible: tuple[str, ...] | None = None
+    host_visible: tuple[str, ...] = ()
     unknown: str = UNKNOWN[0]
     node: Mapping[str, str] | None = None
 
     def posture(self, resource: str, *, host: bool) -> str:
         """What becomes of acts that no allow list covers: audit or block."""
         return self.postures.get(f"host_{resource}" if host else resource, ACTIONS[0])
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether there is something to put in force without a policy."""
+        return self.visible is not None or bool(self.host_visible)
 
 
 OPTIONS: Final = (
@@ -72,6 +91,15 @@ OPTIONS: Final = (
         None,
         metavar="FILE",
     ),
+    Option(
+        ("--visibility",),
+        "visible",
+        "KubeArmor's logs of containers: process, file, network, capabilities, with commas between them, or none; the annotation"
+        f" {VISIBILITY_ANNOTATION} of a namespace goes before it. Without it there are none.",
+        None,
+        metavar="LIST",
+    ),
+    Option(("--host-visibility",), "host_visible", "The same of what runs in no container.", None, metavar="LIST"),
     Option(
         ("--unknown-containers",),
         "unknown",

@@ -163,8 +163,12 @@ def of_line(line: WholeLine) -> KubeArmorAlert | KubeArmorLog | KubeArmorMessage
 
 def _log(event: Alert) -> KubeArmorLog:
     return KubeArmorLog(
-        **_seen(event), Type="ContainerLog" if event.container else "HostLog", Operation=_operation(event.event), Result=PASSED
+        **_seen(event), Type="ContainerLog" if event.container else "HostLog", Operation=_operation(event.event), Result=_result(event)
     )
+
+
+def _result(alert: Alert) -> str:
+    return os.strerror(getattr(errno, alert.errno, errno.EPERM)) if alert.errno is not None else PASSED
 
 
 def _alert(alert: Alert) -> KubeArmorAlert:
@@ -184,7 +188,7 @@ def _alert(alert: Alert) -> KubeArmorAlert:
         Operation=str(own.get("operation") or _operation(alert.event)),
         Enforcer=ENFORCER if blocked else MONITOR,
         Action=_action(alert, own),
-        Result="Killed" if killed else os.strerror(getattr(errno, alert.errno, errno.EPERM)) if alert.errno is not None else PASSED,
+        Result="Killed" if killed else _result(alert),
     )
 
 
@@ -196,7 +200,7 @@ def _seen(alert: Alert) -> dict[str, Any]:
     parent = _text(ancestors[0].get("exe")) if ancestors else UNSET
     exe = _text(process.get("exe"))
     path = _text(alert.file.get("path")) if alert.file is not UNSET else UNSET
-    executes = alert.event == "process.exec"
+    executes, executed = alert.event == "process.exec", alert.event == "process.executed"
     labels = pod.get("labels") if pod else container.get("labels")
     return {
         "Timestamp": _seconds(alert.time),
@@ -216,8 +220,8 @@ def _seen(alert: Alert) -> dict[str, Any]:
         "UID": _number(process.get("uid")),
         "ParentProcessName": exe if executes else parent,
         "ProcessName": path if executes else exe,
-        "Source": exe if executes else _command(exe, process.get("args")),
-        "Resource": _resource(alert, path),
+        "Source": parent if executed else exe if executes else _command(exe, process.get("args")),
+        "Resource": _command(exe, process.get("args")) if executed else _resource(alert, path),
         "Data": f"lsm={HOOKS[alert.event]}" if alert.event in HOOKS else f"event={alert.event}",
         "EventData": {"Lsm": HOOKS[alert.event]} if alert.event in HOOKS else {"Event": alert.event},
         "Cwd": _text(process.get("cwd")),
@@ -271,7 +275,7 @@ def _tty(number: Any) -> str | UnsetType:
 
 
 def _operation(event: str) -> str:
-    if event == "process.exec":
+    if event in ("process.exec", "process.executed"):
         return "Process"
     if event == "process.capable":
         return "Capabilities"

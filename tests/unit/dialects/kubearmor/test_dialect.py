@@ -60,6 +60,17 @@ def test_options() -> None:
         KUBEARMOR.choose({**GIVEN, "labels": ("tier",)})
 
 
+def test_what_is_visible() -> None:
+    chosen = KUBEARMOR.choose(GIVEN)
+    assert (chosen.visible, chosen.host_visible, chosen.stands_alone) == (None, (), False)
+    chosen = KUBEARMOR.choose({**GIVEN, "visible": "none", "host_visible": "network, Process"})
+    assert (chosen.visible, chosen.host_visible, chosen.stands_alone) == ((), ("process", "network"), True)
+    with pytest.raises(UsageError, match="'files' is none of process, file"):
+        KUBEARMOR.choose({**GIVEN, "visible": "files"})
+    with pytest.raises(UsageError, match="leave out dns"):
+        KUBEARMOR.choose({**GIVEN, "host_visible": "dns"})
+
+
 def test_postures_of_a_file_and_of_options(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("defaultFilePosture: block\ndefaultNetworkPosture: block\n")
     chosen = KUBEARMOR.choose({**GIVEN, "config": str(tmp_path / "c.yaml"), "network": "audit"})
