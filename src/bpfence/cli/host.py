@@ -48,13 +48,14 @@ from bpfence.host.cgroups import Hierarchy, find_hierarchy
 from bpfence.host.kubelet import SECCOMP_FOLDER
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
-from bpfence.outputs.forms import FORMS
+from bpfence.outputs.forms import FORMS, Form
 from bpfence.outputs.routes import PATIENT_CLOSE_SECONDS, open_outputs, with_format
 from bpfence.outputs.scrape import Scrapes
 from bpfence.outputs.specs import FORMATS, Spec
 from bpfence.workloads.hook import SOCKET
 
 if TYPE_CHECKING:
+    from bpfence.dialects.kubearmor.throttle import Throttle
     from bpfence.dialects.tetragon.export import Export
     from bpfence.k8s.source import Cluster
     from bpfence.services.kubearmor import KubeArmorService
@@ -221,6 +222,28 @@ def kubearmor_service(place: str, group: str | None, report: Callable[[str], Non
         found, port = address("--kubearmor-service", place, why, anywhere=anywhere, port=32767)
         server = TcpServer(str(found), port)
     return KubeArmorService(server, report)
+
+
+def throttled(
+    options: Options, forms: dict[str, Callable[[], Form]], watched: KubeArmorService | None, report: Callable[[str], None]
+) -> list[Throttle]:
+    """Have alerts in KubeArmor's form throttled, of each output by itself, where that is asked for. What throttles them; it is to be
+    finished when all is over."""
+    asked = getattr(options.get("kubearmor"), "throttling", None)
+    if asked is None:
+        return []
+    from bpfence.dialects.kubearmor.throttle import Throttle, ThrottledForm
+
+    made: list[Throttle] = []
+
+    def form() -> Form:
+        made.append(Throttle(asked, report))
+        return ThrottledForm(made[-1])
+
+    forms["kubearmor"] = form
+    if watched is not None:
+        watched.throttle(form())
+    return made
 
 
 def hierarchy() -> Hierarchy:
@@ -410,6 +433,7 @@ def run(
     forms = dict(FORMS)
     if export is not None:
         forms["tetragon"] = lambda: export
+    throttles = throttled(options, forms, watched, report)
     more = [(service.form, service.clients)] if service is not None else []
     more += watched.outputs if watched is not None else []
     lines = open_outputs(with_format(outputs, form_name), report, more=more, forms=forms)
@@ -436,6 +460,8 @@ def run(
             service.join(lambda: agent.loaded, agent.containers)
         agent.run()
     finally:
+        for throttle in throttles:
+            throttle.finish()
         if scrapes is not None:
             scrapes.close()  # also where the start has failed
     return 0

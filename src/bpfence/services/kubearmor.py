@@ -17,7 +17,7 @@ import msgspec
 from bpfence.agent.feed import Offer, Outcome
 from bpfence.alerts.alert import Alert, Line, WholeLine, whole
 from bpfence.dialects.kubearmor import wire
-from bpfence.dialects.kubearmor.show import THRESHOLD, of_line
+from bpfence.dialects.kubearmor.show import THRESHOLD, line_as_json
 from bpfence.rpc.server import Call, CallError, Listeners, Method, Server
 
 NAME: Final = "kubearmor-service"
@@ -27,7 +27,6 @@ STREAMS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "WatchLogs": ("Log", frozenset(("all", "system"))),
 }
 """By method: what it streams, and the filters with which there is any; an empty set: all."""
-_ENCODER: Final = msgspec.json.Encoder()
 _SIGNED: Final = 1 << 31
 
 
@@ -36,6 +35,7 @@ class Stream:
 
     def __init__(self, kind: str, report: Callable[[str], None]) -> None:
         self.kind = kind
+        self.show: Callable[[Line], bytes] = line_as_json
         self.clients = Listeners(f"{NAME}: {kind.lower()}s", report)
 
     def form(self, line: Line) -> bytes:
@@ -43,7 +43,7 @@ class Stream:
         if not self.clients:
             return b""
         full = whole(line)
-        return _ENCODER.encode(of_line(full)) if _kind(full) == self.kind else b""
+        return self.show(full) if _kind(full) == self.kind else b""
 
 
 class KubeArmorService:
@@ -55,6 +55,10 @@ class KubeArmorService:
         self._fault_told = False
         self._streams = {method: Stream(kind, report) for method, (kind, _) in STREAMS.items()}
         self.outputs = [(stream.form, stream.clients) for stream in self._streams.values()]
+
+    def throttle(self, form: Callable[[Line], bytes]) -> None:
+        """Show alerts by another form, which may leave some out."""
+        self._streams["WatchAlerts"].show = form
 
     # ---- the agent's feed ----
 

@@ -151,6 +151,20 @@ def test_run_answers_clients_of_tetragon(kernel: FakeKernel, tmp_path: Path) -> 
     assert not socket.exists()
 
 
+@pytest.mark.parametrize("throttled", [False, True])
+def test_run_throttles_alerts_in_kubearmors_form(throttled: bool, kernel: FakeKernel, tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.yaml")
+    stopper = stop_when_ready(tmp_path / "ready", lambda: [kernel.engine.say(pid=412) for _ in range(5)])
+    words = ("-p", tmp_path / "p.yaml", "--no-pin", "--keep-privileges", "--ready-file", tmp_path / "ready", "--format", "kubearmor")
+    words = (*words, *(("--alert-throttling", "on", "--max-alert-per-sec", "2", "--throttle-sec", "3600") if throttled else ()))
+    result = call("run", *words)
+    stopper.join()
+    assert code(result) == 0
+    told = [line["Type"] for line in map(json.loads, result.stdout.splitlines()) if "PolicyName" in line]
+    assert told == ["MatchedHostPolicy"] * 2 + ["SystemEvent"] if throttled else ["MatchedHostPolicy"] * 5
+    assert ("2 alerts of the host were left out after 2 in a second" in result.stderr) is throttled
+
+
 def test_run_answers_clients_of_kubearmor(kernel: FakeKernel, tmp_path: Path) -> None:
     write_policy(tmp_path / "p.yaml")
     socket = tmp_path / "kubearmor" / "sock"

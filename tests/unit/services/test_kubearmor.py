@@ -11,6 +11,8 @@ import pytest
 
 from bpfence.alerts.alert import Alert, StatusLine
 from bpfence.dialects.kubearmor import wire
+from bpfence.dialects.kubearmor.options import Throttling
+from bpfence.dialects.kubearmor.throttle import Throttle, ThrottledForm
 from bpfence.rpc import server as rpc
 from bpfence.rpc.server import UnixServer
 from bpfence.services.kubearmor import KubeArmorService
@@ -136,6 +138,19 @@ def test_a_client_that_is_slow_is_told_what_it_lacks(rig: Rig, monkeypatch: pyte
     assert [(one.Type, one.Operation) for one in got] == [("MatchedPolicy", "File"), ("SystemEvent", "AlertThreshold")]
     assert got[1].Message.startswith("2 lines are missing")
     assert len(rig.said) == 1
+
+
+def test_alerts_may_be_throttled(rig: Rig) -> None:
+    rig.service.throttle(ThrottledForm(Throttle(Throttling(1, 3600), rig.said.append)))
+    with rig.client.watching("WatchAlerts", "all") as alerts, rig.client.watching("WatchLogs", "all") as logs:
+        rig.tell(alert(), alert(), alert(), EVENT, alert(container={"id": "e" * 64}))
+        got = [next(alerts) for _ in range(3)]
+        assert next(logs).HostPID == 43
+    assert [(one.Type, one.MaxAlertsPerSec, one.DroppingAlertsInterval, one.ContainerID[0]) for one in got] == [
+        ("MatchedPolicy", 0, 0, "d"),
+        ("SystemEvent", 1, 3600, "d"),
+        ("MatchedPolicy", 0, 0, "e"),
+    ]
 
 
 def test_a_place_that_cannot_be_had_is_told_and_costs_nothing_else(rig: Rig) -> None:

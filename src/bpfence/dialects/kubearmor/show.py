@@ -93,6 +93,8 @@ class KubeArmorAlert(msgspec.Struct, frozen=True, kw_only=True):
     Cwd: str | UnsetType = UNSET
     TTY: str | UnsetType = UNSET
     ExecEvent: ExecEvent | UnsetType = UNSET
+    MaxAlertsPerSec: int | UnsetType = UNSET
+    DroppingAlertsInterval: int | UnsetType = UNSET
 
 
 class KubeArmorLog(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +148,14 @@ _ENCODER: Final = msgspec.json.Encoder()
 def line_as_json(line: Line) -> bytes:
     """The form `kubearmor`."""
     return _ENCODER.encode(of_line(whole(line)))
+
+
+def threshold_as_json(alert: Alert, alerts: int, seconds: int) -> bytes:
+    """An alert as what tells that it was one too many: more than `alerts` in a second, and no other for `seconds`."""
+    shown = msgspec.structs.replace(
+        _alert(alert), Type="SystemEvent", Operation=THRESHOLD, MaxAlertsPerSec=alerts, DroppingAlertsInterval=seconds
+    )
+    return _ENCODER.encode(shown)
 
 
 def of_line(line: WholeLine) -> KubeArmorAlert | KubeArmorLog | KubeArmorMessage:
