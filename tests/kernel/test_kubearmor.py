@@ -231,11 +231,11 @@ WAYS: Final = (
     Way("outside", "connect 10.1.2.3 85", result="ok"),
     Way("outside", "listen 0.0.0.0 4455", result="ok"),
 )
-IDS: Final = {"web": "a" * 64, "listed": "b" * 64, "outside": "c" * 64, "noted": "d" * 64, "guarded": "e" * 64}
+IDS: Final = {"web": "a" * 64, "listed": "b" * 64, "outside": "c" * 64, "noted": "d" * 64, "guarded": "e" * 64, "seen": "f" * 64}
 
 
 class Shop:
-    """An agent in this process, and three containers."""
+    """An agent in this process, and containers."""
 
     def __init__(self, folder: Path) -> None:
         self.files = folder / "files"
@@ -260,6 +260,8 @@ class Shop:
             "labels": (),
             "unknown": "outside",
             "config": None,
+            "visible": "none",
+            "host_visible": None,
             **{f"{host}{name}": "block" for host in ("", "host_") for name in ("file", "network", "capabilities")},
         }
         options = {KUBEARMOR.name: KUBEARMOR.choose(given)}
@@ -301,6 +303,10 @@ class Shop:
         """What was told, in KubeArmor's form, each with the rule that it is of."""
         return [{**json.loads(line_as_json(line)), "rule": line.rule} for line in self.lines.lines if getattr(line, "kind", "") == "alert"]
 
+    def logs(self) -> list[dict[str, Any]]:
+        """What was seen and is no alert, in KubeArmor's form."""
+        return [json.loads(line_as_json(line)) for line in self.lines.lines if getattr(line, "kind", "") == "event"]
+
     def told(self, way: Way, outcomes: dict[Way, str]) -> list[str]:
         """The rules whose alerts an act has brought, once there are any. What becomes of it goes to `outcomes`."""
         before = len(self._rules())
@@ -320,6 +326,8 @@ class Shop:
 
 def _container(name: str) -> Container:
     app, annotations = ("listed", {"kubearmor-file-posture": "audit"}) if name == "noted" else (name, {})
+    if name == "seen":
+        annotations = {"kubearmor-visibility": "process,file"}
     pod = Pod(f"{name}-0", "shop", labels={"app": app}, namespace_annotations=annotations)
     return Container(IDS[name], f"/kubepods/{IDS[name]}", name=name, image="docker.io/library/nginx:1.27", runtime="containerd", pod=pod)
 
@@ -367,3 +375,18 @@ def test_a_capability(shop: Shop) -> None:
     told = next(alert for alert in shop.alerts()[before:] if alert["rule"] == "capabilities.matchCapabilities[0]")
     assert (told["Operation"], told["Resource"].lower().removeprefix("cap_")) == ("Capabilities", "sys_admin")
     assert shop.act(Way("outside", "sethostname")) == "ok"
+
+
+def test_what_a_namespace_makes_visible(shop: Shop) -> None:
+    """Files and programs are logs, sockets not; of its twin in another namespace, of which nothing is visible, nothing is told."""
+    other, tool = str(shop.files / "other"), str(shop.files / "tool")
+    for where in ("outside", "seen"):
+        for act in ("socket udp", "open other", "exec tool ok"):
+            assert shop.act(Way(where, act)) == "ok"
+    assert until(lambda: any(log["Resource"].startswith(tool) for log in shop.logs()), 20)
+    logs = shop.logs()
+    assert {(log["Type"], log["PodName"]) for log in logs} == {("ContainerLog", "seen-0")}
+    assert {log["Operation"] for log in logs} == {"File", "Process"}
+    assert [log["Result"] for log in logs if log["Resource"] == other] == ["Passed"]
+    [executed] = [log for log in logs if log["Resource"].startswith(tool)]
+    assert (executed["ProcessName"], executed["Source"], executed["Operation"]) == (tool, str(TRIGGER), "Process")

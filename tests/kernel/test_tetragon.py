@@ -21,9 +21,11 @@ from bpfence.dialects.tetragon import wire
 from tests.kernel.cases import PLAYGROUND, TRIGGER, write_yaml
 from tests.kernel.harness import ALERT_SECONDS, CGROUP_ROOT, SENTINEL, Agent, Playground, go_out, make_files, run_act
 from tests.unit.services.client import Client
+from tests.unit.services.watcher import Watcher
 
 WORK = PLAYGROUND / "tetragon"
 SOCKET = Path("/run/bpfence-tetragon/tetragon.sock")
+SERVICE = "127.0.0.1:32767"
 GROUP = "daemon"
 FILE, INT, UINT, PATH, BINPRM = ({"type": name} for name in ("file", "int", "uint32", "path", "linux_binprm"))
 RETURNS = {"return": True, "returnArg": {"index": 0, "type": "int"}, "returnArgAction": "Post"}
@@ -117,6 +119,7 @@ class Tracing:
             self.agent.write_policy(document["metadata"]["name"], document)
         with self.export.open("wb") as file:
             more = ("--pin-dir", "/sys/fs/bpf/bpfence-tetragon", "--tetragon-socket", str(SOCKET), "--tetragon-group", GROUP)
+            more = (*more, "--kubearmor-service", SERVICE)
             self.agent.start("--format", "tetragon", *more, stdout=file.fileno())
         self.agent.settle()
 
@@ -279,6 +282,21 @@ def test_a_client_of_tetragon_adds_a_policy_listens_and_takes_it_away(tracing: T
     client.call("DeleteTracingPolicy", name="added")
     assert tracing.act("truncate", str(WORK / "added"), "8192") == ("ok", [])
     assert client.refused("DeleteTracingPolicy", name="guard")[0] == "FAILED_PRECONDITION"
+
+
+def test_clients_of_kubearmor_are_told_the_same(tracing: Tracing) -> None:
+    """The address is listened at once privileges are given up; denials are alerts there, and what was only seen is a log."""
+    client = Watcher(SERVICE)
+    assert client.health_check(7) == 7
+    with client.watching("WatchAlerts", "policy") as alerts, client.watching("WatchLogs", "system") as logs:
+        assert tracing.act("truncate", str(WORK / "guarded"), "0")[0] == "EPERM"
+        alert = next(alerts)
+        assert tracing.act("read", str(WORK / "watched/file"))[0] == "ok"
+        log = next(one for one in logs if one.ProcessName == str(TRIGGER) and "/sentinel/" not in one.Resource)
+    assert (alert.PolicyName, alert.Type, alert.ProcessName, alert.Resource, alert.Result) == (
+        "guard", "MatchedHostPolicy", str(TRIGGER), f"{WORK}/guarded", "Operation not permitted",
+    )  # fmt: skip
+    assert (log.Type, log.Operation, log.Resource, log.Result) == ("HostLog", "File", f"{WORK}/watched/file", "Passed")
 
 
 def test_monitor_mode_after_a_reload(tracing: Tracing) -> None:

@@ -61,6 +61,7 @@ def load(
     rules: dict[str, Rules] = {}
     diagnostics: list[Diagnostic] = []
     files = claimed(sources(paths, report), dialects)
+    files |= {name: [] for name, asked in (options or {}).items() if name not in files and getattr(asked, "stands_alone", False)}
     for name, given in files.items():
         rules[name], found = dialects[name].read(given, (options or {}).get(name))
         diagnostics += found

@@ -48,15 +48,17 @@ from bpfence.host.cgroups import Hierarchy, find_hierarchy
 from bpfence.host.kubelet import SECCOMP_FOLDER
 from bpfence.host.links import Links
 from bpfence.host.signals import Signals
-from bpfence.outputs.forms import FORMS
+from bpfence.outputs.forms import FORMS, Form
 from bpfence.outputs.routes import PATIENT_CLOSE_SECONDS, open_outputs, with_format
 from bpfence.outputs.scrape import Scrapes
 from bpfence.outputs.specs import FORMATS, Spec
 from bpfence.workloads.hook import SOCKET
 
 if TYPE_CHECKING:
+    from bpfence.dialects.kubearmor.throttle import Throttle
     from bpfence.dialects.tetragon.export import Export
     from bpfence.k8s.source import Cluster
+    from bpfence.services.kubearmor import KubeArmorService
     from bpfence.services.tetragon import TetragonService
     from bpfence.workloads.registry import Sources
 
@@ -205,6 +207,45 @@ def tetragon_service(path: Path, group: str | None, report: Callable[[str], None
     return TetragonService(UnixServer(path.absolute(), group), report, version_text(), form=form)
 
 
+def kubearmor_service(place: str, group: str | None, report: Callable[[str], None], *, anywhere: bool) -> KubeArmorService:
+    """What `run --kubearmor-service` answers with. UsageError where that is no place."""
+    from bpfence.host.sockets import address
+    from bpfence.rpc.server import Server, TcpServer, UnixServer
+    from bpfence.services.kubearmor import KubeArmorService  # imported late: most agents have no such service
+
+    if place.startswith("unix:"):
+        server: Server = UnixServer(Path(place.removeprefix("unix:")).absolute(), group)
+    else:
+        if group is not None:
+            raise UsageError("--kubearmor-group is about a unix socket: --kubearmor-service unix:PATH")
+        why = "anybody who reaches it reads all alerts"
+        found, port = address("--kubearmor-service", place, why, anywhere=anywhere, port=32767)
+        server = TcpServer(str(found), port)
+    return KubeArmorService(server, report)
+
+
+def throttled(
+    options: Options, forms: dict[str, Callable[[], Form]], watched: KubeArmorService | None, report: Callable[[str], None]
+) -> list[Throttle]:
+    """Have alerts in KubeArmor's form throttled, of each output by itself, where that is asked for. What throttles them; it is to be
+    finished when all is over."""
+    asked = getattr(options.get("kubearmor"), "throttling", None)
+    if asked is None:
+        return []
+    from bpfence.dialects.kubearmor.throttle import Throttle, ThrottledForm
+
+    made: list[Throttle] = []
+
+    def form() -> Form:
+        made.append(Throttle(asked, report))
+        return ThrottledForm(made[-1])
+
+    forms["kubearmor"] = form
+    if watched is not None:
+        watched.throttle(form())
+    return made
+
+
 def hierarchy() -> Hierarchy:
     """The cgroup hierarchy that `exec` works in; tests put another one here."""
     return find_hierarchy()
@@ -292,6 +333,14 @@ def hierarchy() -> Hierarchy:
     help="Answer Tetragon's client `tetra` at this unix socket: events, tracing policies. See docs/tetragon.md.",
 )
 @click.option("--tetragon-group", metavar="GROUP", help="Who may use that socket beside root, which is to command all of the agent.")
+@click.option(
+    "--kubearmor-service",
+    "kubearmor_place",
+    metavar="PLACE",
+    help="Answer KubeArmor's clients (`karmor logs`, its relay) at unix:PATH or HOST:PORT, an address of this host. See docs/kubearmor.md.",
+)
+@click.option("--kubearmor-service-public", is_flag=True, help="The address of --kubearmor-service may be one that other machines reach.")
+@click.option("--kubearmor-group", metavar="GROUP", help="Who may use the unix socket of --kubearmor-service beside root.")
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
 @click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start. For hosts where giving them up fails.")
@@ -322,6 +371,9 @@ def run(
     nri_on_failure: str,
     tetragon_socket: Path | None,
     tetragon_group: str | None,
+    kubearmor_place: str | None,
+    kubearmor_service_public: bool,
+    kubearmor_group: str | None,
     no_pin: bool,
     keep: bool,
     keep_privileges: bool,
@@ -351,6 +403,8 @@ def run(
         )
     if tetragon_group is not None and tetragon_socket is None:
         raise UsageError("--tetragon-group is about a socket: add --tetragon-socket")
+    if kubearmor_place is None and (kubearmor_service_public or kubearmor_group is not None):
+        raise UsageError("--kubearmor-service-public and --kubearmor-group are about a place: add --kubearmor-service")
     if kubeconfig is not None and not in_cluster:
         raise UsageError("--kubeconfig is about a cluster: add --kubernetes")
     if cluster_languages and not in_cluster:
@@ -369,14 +423,19 @@ def run(
         options=options,
         record=record,
         drop_privileges=not keep_privileges,
-        listens=tetragon_socket is not None,
+        listens=tetragon_socket is not None or kubearmor_place is not None,
     )
     report = message_queue()
     service = tetragon_service(tetragon_socket, tetragon_group, report, export) if tetragon_socket is not None else None
+    watched = None
+    if kubearmor_place is not None:
+        watched = kubearmor_service(kubearmor_place, kubearmor_group, report, anywhere=kubearmor_service_public)
     forms = dict(FORMS)
     if export is not None:
         forms["tetragon"] = lambda: export
-    more = [(service.form, service.clients)] if service is not None else ()
+    throttles = throttled(options, forms, watched, report)
+    more = [(service.form, service.clients)] if service is not None else []
+    more += watched.outputs if watched is not None else []
     lines = open_outputs(with_format(outputs, form_name), report, more=more, forms=forms)
     told = partial(tell_diagnostics, report)
     nri = nri_socket.absolute() if nri_socket is not None else None
@@ -390,6 +449,8 @@ def run(
         sources = Several(*([sources] if sources is not None else []), cluster.pods)
     if service is not None:
         feeds.append(service)
+    if watched is not None:
+        feeds.append(watched)
     feed = feeds[0] if len(feeds) == 1 else Feeds(*feeds) if feeds else None
     scrapes = Scrapes(metrics_place, report, anywhere=metrics_public) if metrics_place is not None else None
     live = kernel(max_processes)
@@ -399,6 +460,8 @@ def run(
             service.join(lambda: agent.loaded, agent.containers)
         agent.run()
     finally:
+        for throttle in throttles:
+            throttle.finish()
         if scrapes is not None:
             scrapes.close()  # also where the start has failed
     return 0

@@ -10,10 +10,19 @@ from typing import NamedTuple
 
 
 class Choice(NamedTuple):
-    """An annotation of namespaces that chooses something for the policies of a language: one of these values, in capitals or not."""
+    """An annotation of namespaces that chooses something for the policies of a language: one of these values, in capitals or not. `lists`:
+    or several with commas between them, in any order; the empty text is none of them."""
 
     key: str
     values: tuple[str, ...]
+    lists: bool = False
+
+    def normal(self, text: str) -> str | None:
+        """A value as selectors have it: in small letters, of a list each once and in the order of `values`. None: it is no value."""
+        words = {word.strip() for word in text.lower().split(",")} if self.lists else {text.lower()}
+        if not words.issubset(self.values):
+            return None
+        return ",".join(value for value in self.values if value in words)
 
 
 class ObjectKind(NamedTuple):

@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The path of a unix socket in, whether somebody listens there, or a socket that listens there, out."""
+"""The place of a socket in, whether somebody listens there, or a socket that listens there, out."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from pathlib import Path
+from typing import Final
+
+from bpfence.errors import UsageError
+
+FORM: Final = "unix:PATH, or HOST:PORT with an address of this host"
+FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+"""By the version of an address."""
 
 
 def listens(path: Path) -> bool | None:
@@ -35,3 +43,20 @@ def listening(path: Path, backlog: int) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def address(option: str, place: str, why: str, *, anywhere: bool, port: int) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+    """Address and port of `HOST:PORT`; no name is looked up but localhost. `why`: what speaks against an address that other machines reach,
+    which with `anywhere` is no mistake; `port`: one for an example. UsageError, which names the option."""
+    host, _, number = place.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+    example = f"it takes {FORM}: 127.0.0.1:{port}, say"
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        raise UsageError(f"{option} {place}: {host!r} is no address; {example}") from None
+    if not (number.isascii() and number.isdecimal() and int(number) < 65536):
+        raise UsageError(f"{option} {place}: {number!r} is no port; {example}")
+    if not (anywhere or found.is_loopback):
+        raise UsageError(f"{option} {place}: {found} is reached from other machines, and {why}. With {option}-public that is no mistake")
+    return found, int(number)

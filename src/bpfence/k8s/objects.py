@@ -49,8 +49,8 @@ _MIRROR: Final = "kubernetes.io/config.mirror"
 _STATIC_UID: Final = re.compile("[0-9a-f]{32}")
 """As kubelet makes them. Whoever may make a pod may annotate it so, and with the uid of any other pod: those that the API server gives
 are of another form."""
-CHOICES: Final = {choice.key: choice.values for _, one in LANGUAGES.values() for choice in one.choices}
-"""Annotations of namespaces that policies ask about, and the values that they may have: others may be anything, and large."""
+CHOICES: Final = {choice.key: choice for _, one in LANGUAGES.values() for choice in one.choices}
+"""Annotations of namespaces that policies ask about, by their keys: others may be anything, and large."""
 
 
 class _Owner(msgspec.Struct):
@@ -230,17 +230,17 @@ def _owner(meta: Meta) -> tuple[str, str]:
 def namespace(data: bytes) -> tuple[str, Namespace]:
     """The name of a namespace, and the namespace."""
     meta = decode(data, _Namespace).metadata
-    asked = {key: value.lower() for key, value in (meta.annotations or {}).items() if key in CHOICES}
+    asked = {key: CHOICES[key].normal(value) or value for key, value in (meta.annotations or {}).items() if key in CHOICES}
     return meta.name, Namespace(labels(meta.labels), labels(asked))
 
 
 def without_effect(name: str, one: Namespace) -> list[str]:
     """What is wrong with the annotations of a namespace that policies ask about."""
     return [
-        f"the namespace {short(name)} has the annotation {key}: {quoted(value)}, which is none of {', '.join(CHOICES[key])}"
-        " and has no effect"
+        f"the namespace {short(name)} has the annotation {key}: {quoted(value)}, which is {'no list' if CHOICES[key].lists else 'none'} of"
+        f" {', '.join(CHOICES[key].values)} and has no effect"
         for key, value in (one.annotations or {}).items()
-        if key in CHOICES and value not in CHOICES[key]
+        if key in CHOICES and CHOICES[key].normal(value) is None
     ]
 
 

@@ -9,7 +9,6 @@ metrics are; it is called in this thread.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import selectors
 import socket
@@ -21,13 +20,12 @@ from typing import Final
 
 from bpfence.errors import UsageError
 from bpfence.host.hostnames import Notice
-from bpfence.host.sockets import listening, listens
+from bpfence.host.sockets import FAMILY, address, listening, listens
 
 MAX_CLIENTS: Final = 16
 MAX_REQUEST: Final = 8192
 MAX_SECONDS: Final = 5.0
 BACKLOG: Final = 32
-FORM: Final = "unix:PATH, or HOST:PORT with an address of this host"
 
 Answer = Callable[[str], tuple[str, bytes]]
 """What a client accepts (its header Accept) → the type of the content, and the content."""
@@ -66,11 +64,9 @@ class Scrapes:
         try:
             if self._path is not None:
                 return _unix(self._path)
-            address, port = _address(place)
-            if not (anywhere or address.is_loopback):
-                why = "anybody who reaches it learns what is watched here. With --metrics-public that is no mistake"
-                raise UsageError(f"--metrics {place}: {address} is reached from other machines, and {why}")
-            return socket.create_server((str(address), port), family=_FAMILY[address.version], backlog=BACKLOG)
+            why = "anybody who reaches it learns what is watched here"
+            found, port = address("--metrics", place, why, anywhere=anywhere, port=9477)
+            return socket.create_server((str(found), port), family=FAMILY[found.version], backlog=BACKLOG)
         except OSError as error:
             raise UsageError(f"--metrics {place} cannot be listened at: {error.strerror or error}") from error
 
@@ -212,22 +208,6 @@ def _response(
 ) -> memoryview:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n{more}Connection: close\r\n\r\n"
     return memoryview(head.encode("latin-1") + (content if body else b""))
-
-
-_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-
-
-def _address(place: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
-    """`HOST:PORT`; no name is looked up but localhost."""
-    host, _, port = place.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        raise UsageError(f"--metrics {place}: {host!r} is no address; it takes {FORM}: 127.0.0.1:9477, say") from None
-    if not (port.isascii() and port.isdecimal() and int(port) < 65536):
-        raise UsageError(f"--metrics {place}: {port!r} is no port; it takes {FORM}: 127.0.0.1:9477, say")
-    return address, int(port)
 
 
 def _unix(path: Path) -> socket.socket:

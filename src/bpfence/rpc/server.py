@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A path and methods in, a gRPC server on a unix socket out; and lines in, what waits for each client that listens out.
+"""A place and methods in, a gRPC server on a socket out; and lines in, what waits for each client that listens out.
 
 Used by `services`. In two steps, because threads keep the privileges of whoever begins them: `prepare` makes the socket's folder while
-there are privileges, `start` begins the server when they are given up (`listen`(2) must still be permitted). Whoever may write to the
+there are privileges, `start` begins the server when they are given up (`listen`(2) must still be permitted). Whoever may connect to the
 socket may call all methods; nobody is asked for a name. Calls are bounded in number and size, and each runs in a thread of the server: the
 agent's loop waits for none of them.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import socket
 import stat
 import threading
 from collections import deque
@@ -63,37 +64,20 @@ class Call(NamedTuple):
     begin: Callable[[], None]
 
 
-class UnixServer:
-    """Answers from `start` until it is closed. `group`: who may write to the socket beside root."""
+class Server:
+    """Answers from `start` until it is closed. What is made of it listens at one place."""
 
-    def __init__(self, path: Path, group: str | None = None) -> None:
-        if len(os.fsencode(path)) > MAX_PATH:
-            raise UsageError(f"{path} is longer than the {MAX_PATH} bytes that a socket's path may have")
-        self.path = path
-        self._group = group
+    def __init__(self) -> None:
         self._server: Any = None
 
     def prepare(self) -> None:
-        """Make the socket's folder. KernelError where that is another's, where the library is missing, or where somebody listens already;
-        UsageError where there is no such group; OSError."""
+        """See that it can listen, while there are privileges. KernelError where the library is missing or the place is taken."""
         if find_spec("grpc") is None:  # not imported yet: nothing of it is to run with these privileges
             raise KernelError(NEEDED, missing="grpcio")
-        folder = self.path.parent
-        number = _number_of(self._group)
-        if not folder.exists():
-            folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700)
-            if number is not None:
-                os.chown(folder, -1, number)
-                folder.chmod(0o2750)  # the socket gets the folder's group: nobody may give it one later
-        found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise KernelError(f"{folder} must be a folder that only root writes", missing="a safe folder", hint="name another one")
-        if number is not None and (found.st_gid != number or not found.st_mode & stat.S_ISGID or not found.st_mode & stat.S_IXGRP):
-            hint = f"name a folder that is not there yet, or: chgrp {self._group} {folder}; chmod 2750 {folder}"
-            raise KernelError(f"a socket in {folder} would not be of the group {self._group}", missing="a folder of the group", hint=hint)
-        if listens(self.path) is not False:
-            raise KernelError(f"somebody listens at {self.path} already", missing="the socket", hint="stop it first, or name another path")
+
+    def folders(self) -> Sequence[Path]:
+        """Where something is made or removed after `prepare`."""
+        return ()
 
     def start(self, services: Mapping[str, Mapping[str, Method]]) -> None:
         """Answer from now on, in threads with the privileges of the caller. `services`: methods by their names, by name of the service.
@@ -112,6 +96,83 @@ class UnixServer:
         for name, methods in services.items():
             handlers = {method: _handler(grpc, about) for method, about in methods.items()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        self._listen(server)
+        server.start()
+        self._server = server
+
+    def _listen(self, server: Any) -> None:
+        """Have the library's server listen. OSError."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End all calls."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop(STOP_SECONDS).wait(2 * STOP_SECONDS)
+
+
+class TcpServer(Server):
+    """One at an address of this host: whoever reaches it may call. `port` 0: one that is free."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__()
+        self.host, self.port = host, port
+
+    def prepare(self) -> None:
+        """See Server."""
+        super().prepare()
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            socket.create_server((self.host, self.port), family=family).close()
+        except OSError as error:
+            hint = "stop who listens there, or name another port, not below 1024"
+            what = f"{self.host}:{self.port} cannot be listened at: {error.strerror or error}"
+            raise KernelError(what, missing="the port", hint=hint) from None
+
+    def _listen(self, server: Any) -> None:
+        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        try:
+            self.port = server.add_insecure_port(place)
+        except RuntimeError as error:
+            raise OSError(f"no socket can be made at {place}: {error}") from None
+
+
+class UnixServer(Server):
+    """One at a path. `group`: who may write to the socket beside root."""
+
+    def __init__(self, path: Path, group: str | None = None) -> None:
+        super().__init__()
+        if len(os.fsencode(path)) > MAX_PATH:
+            raise UsageError(f"{path} is longer than the {MAX_PATH} bytes that a socket's path may have")
+        self.path = path
+        self._group = group
+
+    def folders(self) -> Sequence[Path]:
+        """Where the socket is made."""
+        return [self.path.absolute().parent]
+
+    def prepare(self) -> None:
+        """Make the socket's folder. KernelError where that is another's, where the library is missing, or where somebody listens already;
+        UsageError where there is no such group; OSError."""
+        super().prepare()
+        folder = self.path.parent
+        number = _number_of(self._group)
+        if not folder.exists():
+            folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700)
+            if number is not None:
+                os.chown(folder, -1, number)
+                folder.chmod(0o2750)  # the socket gets the folder's group: nobody may give it one later
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise KernelError(f"{folder} must be a folder that only root writes", missing="a safe folder", hint="name another one")
+        if number is not None and (found.st_gid != number or not found.st_mode & stat.S_ISGID or not found.st_mode & stat.S_IXGRP):
+            hint = f"name a folder that is not there yet, or: chgrp {self._group} {folder}; chmod 2750 {folder}"
+            raise KernelError(f"a socket in {folder} would not be of the group {self._group}", missing="a folder of the group", hint=hint)
+        if listens(self.path) is not False:
+            raise KernelError(f"somebody listens at {self.path} already", missing="the socket", hint="stop it first, or name another path")
+
+    def _listen(self, server: Any) -> None:
         # The library makes the socket and cannot be given one: its mode is what the mask leaves of 0777.
         before = os.umask(0o117 if self._group is not None else 0o177)
         try:
@@ -120,14 +181,12 @@ class UnixServer:
             raise OSError(f"no socket can be made at {self.path}: {error}") from None
         finally:
             os.umask(before)
-        server.start()
-        self._server = server
 
     def close(self) -> None:
         """End all calls, and take the socket away."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.stop(STOP_SECONDS).wait(2 * STOP_SECONDS)
+        made = self._server is not None
+        super().close()
+        if made:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
 

@@ -146,7 +146,7 @@ class TetragonService:
 
     def folders(self) -> Sequence[Path]:
         """Where the socket is made."""
-        return [self._server.path.absolute().parent]
+        return self._server.folders()
 
     def close(self) -> None:
         """End all calls."""

@@ -11,6 +11,7 @@ from bpfence.agent.loading import NO_FACTS, Loaded, compile_smaller, load, locki
 from bpfence.compiler.compile import Compiled, Limits, compile_policies
 from bpfence.dialects.dialect import Facts
 from bpfence.dialects.falco.options import ENFORCING, WATCHING, FalcoOptions
+from bpfence.dialects.kubearmor.options import KubeArmorOptions
 from bpfence.errors import CompileError, Diagnostic, Location, PolicyError
 from bpfence.evaluate import verdict
 from bpfence.host.links import Links
@@ -29,6 +30,14 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "all" / "rules.yaml").write_text(RULES)
     write_policy(tmp_path / "all" / "native.yaml")
     return tmp_path / "all"
+
+
+def test_a_language_may_be_asked_for_something_without_a_policy() -> None:
+    options = {"kubearmor": KubeArmorOptions(host_visible=("process",))}
+    loaded = load([], options=options)
+    assert [policy.name for policy in loaded.policies.policies] == ["KubeArmor/Visibility"]
+    assert list(loaded.in_force) == ["kubearmor"]
+    assert list(load([], options={"kubearmor": KubeArmorOptions()}).in_force) == []
 
 
 def test_a_folder_of_both_and_files_in_order(folder: Path) -> None:

@@ -47,6 +47,7 @@ from tests.unit.events.samples import record
 from tests.unit.k8s.samples import as_stored, made
 from tests.unit.k8s.server import Answer, Asked, FakeServer, listed
 from tests.unit.services.client import Client
+from tests.unit.services.watcher import Watcher
 
 PYTHON: Final = "/usr/bin/python3"
 
@@ -150,9 +151,48 @@ def test_run_answers_clients_of_tetragon(kernel: FakeKernel, tmp_path: Path) -> 
     assert not socket.exists()
 
 
+@pytest.mark.parametrize("throttled", [False, True])
+def test_run_throttles_alerts_in_kubearmors_form(throttled: bool, kernel: FakeKernel, tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.yaml")
+    stopper = stop_when_ready(tmp_path / "ready", lambda: [kernel.engine.say(pid=412) for _ in range(5)])
+    words = ("-p", tmp_path / "p.yaml", "--no-pin", "--keep-privileges", "--ready-file", tmp_path / "ready", "--format", "kubearmor")
+    words = (*words, *(("--alert-throttling", "on", "--max-alert-per-sec", "2", "--throttle-sec", "3600") if throttled else ()))
+    result = call("run", *words)
+    stopper.join()
+    assert code(result) == 0
+    told = [line["Type"] for line in map(json.loads, result.stdout.splitlines()) if "PolicyName" in line]
+    assert told == ["MatchedHostPolicy"] * 2 + ["SystemEvent"] if throttled else ["MatchedHostPolicy"] * 5
+    assert ("2 alerts of the host were left out after 2 in a second" in result.stderr) is throttled
+
+
+def test_run_answers_clients_of_kubearmor(kernel: FakeKernel, tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.yaml")
+    socket = tmp_path / "kubearmor" / "sock"
+    seen = []
+
+    def ask() -> None:
+        client = Watcher(f"unix://{socket}")
+        with client.watching("WatchAlerts", "policy") as stream:
+            kernel.engine.say(pid=412)
+            seen.append(next(stream).HostPID)
+
+    stopper = stop_when_ready(tmp_path / "ready", ask)
+    words = ("--kubearmor-service", f"unix:{socket}", "--no-pin", "--keep-privileges", "--ready-file", tmp_path / "ready")
+    result = call("run", "-p", tmp_path / "p.yaml", *words, "--output", f"jsonl:{tmp_path}/a.jsonl")
+    stopper.join()
+    assert code(result) == 0
+    assert seen == [412]
+    assert not socket.exists()
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (["-p", "examples/policies", "--kubearmor-group", "daemon"], "add --kubearmor-service"),
+        (["-p", "examples/policies", "--kubearmor-service-public"], "add --kubearmor-service"),
+        (["-p", "examples/policies", "--kubearmor-service", "127.0.0.1:1", "--kubearmor-group", "daemon"], "about a unix socket"),
+        (["-p", "examples/policies", "--kubearmor-service", "/run/a"], "it takes unix:PATH, or HOST:PORT"),
+        (["-p", "examples/policies", "--kubearmor-service", "0.0.0.0:32767"], "With --kubearmor-service-public that is no mistake"),
         (["-p", "examples/policies", "--tetragon-group", "daemon"], "add --tetragon-socket"),
         (["-p", "examples/policies", "--export-denylist", '{"pid": [1]}'], "add --format tetragon"),
         (["-p", "examples/policies", "--export-redact", '{"redact": ["(a)"]}'], "add --format tetragon"),

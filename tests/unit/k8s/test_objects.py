@@ -84,6 +84,19 @@ def test_words_of_annotations(value: str, kept: str, told: tuple[str, ...]) -> N
     assert all(part in text for part in told for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("value", "kept", "told"),
+    [
+        ("file,process", "process,file", False), ("None", "none", False), (" Network , dns,network", "network,dns", False),
+        ("files", "files", True), ("", "", True), ("process,", "process,", True),
+    ],
+)  # fmt: skip
+def test_lists_of_annotations(value: str, kept: str, told: bool) -> None:
+    name, found = namespace(msgspec.json.encode({"metadata": {"name": "shop", "annotations": {"kubearmor-visibility": value}}}))
+    assert found.annotations == {"kubearmor-visibility": kept}
+    assert ["no list of process, file" in text for text in without_effect(name, found)] == [True] * told
+
+
 def test_a_policy_and_what_this_node_has_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     status = {"nodes": [{"name": "n2"}, {"name": "n1", "observed": 3}], "conditions": [], "unknown": 1}
     data = json.dumps({"metadata": {"name": "a", "uid": "u", "generation": 3}, "spec": {"mode": "audit"}, "status": status}).encode()

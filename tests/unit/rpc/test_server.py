@@ -16,7 +16,7 @@ import pytest
 
 from bpfence.errors import KernelError, UsageError
 from bpfence.rpc.messages import classes
-from bpfence.rpc.server import MAX_LISTENERS, CallError, Listener, Listeners, Method, UnixServer
+from bpfence.rpc.server import MAX_LISTENERS, CallError, Listener, Listeners, Method, TcpServer, UnixServer
 
 grpc = pytest.importorskip("grpc", reason="needs grpcio: pip install 'bpfence[grpc]'")
 
@@ -84,6 +84,22 @@ def test_a_socket_at_which_somebody_listens_is_not_taken(tmp_path: Path) -> None
         with pytest.raises(KernelError, match="somebody listens"):
             UnixServer(tmp_path / "a" / "sock").prepare()
     UnixServer(tmp_path / "a" / "sock").prepare()  # what is left of one that is gone is in nobody's way
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_address(host: str) -> None:
+    server = TcpServer(host, 0)
+    server.prepare()
+    server.start({"a.test.Service": {"Say": Method(TEXT, TEXT, lambda request: TEXT(text=request.text.upper()))}})
+    assert list(server.folders()) == []
+    with pytest.raises(KernelError, match="cannot be listened at"):
+        TcpServer(host, server.port).prepare()
+    place = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+    with grpc.insecure_channel(place) as channel:
+        ask = channel.unary_unary("/a.test.Service/Say", request_serializer=bytes, response_deserializer=TEXT.FromString)
+        assert ask(TEXT(text="a").SerializeToString(), timeout=WAIT, wait_for_ready=True).text == "A"
+    server.close()
+    TcpServer(host, server.port).prepare()  # nobody listens any more
 
 
 class Asked:

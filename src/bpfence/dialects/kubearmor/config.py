@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of KubeArmor's own settings in, the postures that it chooses out.
+"""A file of KubeArmor's own settings in, the postures and the throttling that it chooses out.
 
 It is KubeArmor's ConfigMap, its KubeArmorConfig, or the kubearmor.yaml of a host.
 
@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from bpfence.dialects.kubearmor.options import ACTIONS, RESOURCES
+from bpfence.dialects.kubearmor.options import ACTIONS, MOST, RESOURCES, THROTTLING
 from bpfence.documents import lists, yaml_nodes
 from bpfence.documents.files import SourceFile, read_bytes
 from bpfence.documents.placed import DocumentError
@@ -26,11 +26,11 @@ from bpfence.errors import Diagnostic, Location, PolicyError
 from bpfence.words import quoted, suggest
 
 CODES: Final = {
-    "bad-value": "a posture that is none",
+    "bad-value": "a posture that is none, a switch or a number that is none",
     "cannot-read": "a file that cannot be read",
-    "duplicate-key": "a posture that is set twice",
+    "duplicate-key": "a setting that is made twice",
     "merge-order": "a setting before the `<<` that has it, too",
-    "no-rules": "a file without a posture",
+    "no-rules": "a file without a setting that has an effect here",
     "unknown-key": "a setting whose name is nearly that of a posture",
     "wrong-kind": "an object that holds no settings of KubeArmor",
     "wrong-type": "something else where settings should be",
@@ -41,6 +41,7 @@ POSTURES: Final[Mapping[str, str]] = {
     for resource in RESOURCES
 }
 """By the setting, the posture as the options have it."""
+_SWITCH: Final = ("true", "false")
 _SETTINGS: Final = {"ConfigMap": "data", "KubeArmorConfig": "spec"}
 """By the kind of an object, where its settings are."""
 _OTHER: Final = "hostDefaultDevicePosture"
@@ -74,7 +75,12 @@ def of_file(source: SourceFile, report: Report) -> dict[str, str]:
     for root in roots:
         reader.object(root)
     if not reader.found and report.errors == errors:
-        report.add(Location(source.file), "no-rules", "the file sets no posture", f"{_HINT}, with defaultFilePosture: block or its like")
+        report.add(
+            Location(source.file),
+            "no-rules",
+            "the file sets neither a posture nor throttling",
+            f"{_HINT}, with defaultFilePosture: block or its like",
+        )
     return {key: value for key, (value, _) in reader.found.items()}
 
 
@@ -110,6 +116,8 @@ class _Reader:
                 continue
             if key.text in POSTURES:
                 self.posture(key, value, outer)
+            elif key.text in THROTTLING:
+                self.throttling(key, value, outer)
             elif hint := _meant(key.text):
                 self.report.add(_place(key, outer), "unknown-key", f"{quoted(key.text)} is not a setting of KubeArmor", hint)
             elif outer is None and key.text.endswith((".yaml", ".yml")) and value.kind == "scalar":
@@ -135,11 +143,31 @@ class _Reader:
             what = f"{key.text} is audit or block, not {quoted(text) if text else f'a {value.kind}'}"
             self.report.add(_place(value, outer), "bad-value", what, suggest(text.lower(), ACTIONS, "write audit or block"))
             return
+        self.take(POSTURES[key.text], key, value, outer)
+
+    def throttling(self, key: YamlNode, value: YamlNode, outer: YamlNode | None) -> None:
+        """Whether there is any, or one of its numbers."""
+        if value.empty:
+            return
+        text = value.text if value.kind == "scalar" else ""
+        fits = text in _SWITCH if THROTTLING[key.text] == "throttling" else _is_number(text)
+        if not fits:
+            wanted = "true or false" if THROTTLING[key.text] == "throttling" else f"a number from 1 to {MOST}"
+            what = f"{key.text} is {wanted}, not {quoted(text) if text else f'a {value.kind}'}"
+            self.report.add(_place(value, outer), "bad-value", what, f"write {wanted}")
+            return
+        self.take(THROTTLING[key.text], key, value, outer)
+
+    def take(self, name: str, key: YamlNode, value: YamlNode, outer: YamlNode | None) -> None:
+        """A setting, which may be set once."""
         place = _place(key, outer)
-        name = POSTURES[key.text]
         if name in self.found:
             self.report.add(place, "duplicate-key", f"{key.text} is set already, at {self.found[name][1]}", "leave one of them")
         self.found.setdefault(name, (value.text, place))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 9 and 1 <= int(text) <= MOST
 
 
 def _place(node: YamlNode, outer: YamlNode | None) -> Location:

@@ -11,11 +11,26 @@ from bpfence.conditions.links import Resolver
 from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.dialect import Confirm, Context
 from bpfence.dialects.facts import Facts
-from bpfence.dialects.kubearmor.options import GROUP, NAME, OBJECTS, OPTIONS, KubeArmorOptions
+from bpfence.dialects.kubearmor.options import (
+    DNS,
+    GROUP,
+    MAX_ALERTS,
+    MOST,
+    NAME,
+    NOTHING,
+    OBJECTS,
+    OPTIONS,
+    PAUSE,
+    THROTTLING,
+    VISIBLE,
+    KubeArmorOptions,
+    Throttling,
+)
 from bpfence.documents.files import SourceFile
 from bpfence.documents.headers import has_group
 from bpfence.errors import CompileError, Diagnostic, Location, UsageError
 from bpfence.policy import Policy, PolicySet
+from bpfence.words import quoted
 
 if TYPE_CHECKING:
     from bpfence.dialects.kubearmor.model import KubeArmorPolicy
@@ -93,8 +108,13 @@ class _KubeArmor:
             from bpfence.dialects.kubearmor import config
 
             postures = config.postures(given["config"])
-        postures |= {key: value for key, value in given.items() if key not in ("labels", "unknown", "config") and value is not None}
-        return KubeArmorOptions(postures=postures, node=node, unknown=given["unknown"])
+        own = ("labels", "unknown", "config", "visible", "host_visible")
+        postures |= {key: value for key, value in given.items() if key not in own and value is not None}
+        throttling = _throttling({name: postures.pop(name) for name in THROTTLING.values() if name in postures})
+        visible, of_host = _visible("--visibility", given["visible"]), _visible("--host-visibility", given["host_visible"])
+        return KubeArmorOptions(
+            postures=postures, node=node, unknown=given["unknown"], visible=visible, host_visible=of_host or (), throttling=throttling
+        )
 
     def claims(self, data: bytes) -> bool:
         """Whether there is a document of KubeArmor's API group."""
@@ -116,6 +136,33 @@ class _KubeArmor:
         from bpfence.dialects.kubearmor.confirm import confirm
 
         return confirm(context.kept)
+
+
+def _throttling(given: Mapping[str, str]) -> Throttling | None:
+    """UsageError where a number is none."""
+    numbers = []
+    for name, flag, least in (("max_alerts", "--max-alert-per-sec", 1), ("pause", "--throttle-sec", 1)):
+        if (text := given.get(name)) is None:
+            continue
+        if not (text.isascii() and text.isdecimal() and least <= int(text[:9]) <= MOST and len(text) < 9):
+            raise UsageError(f"{flag} {text}: write a number from {least} to {MOST}")
+        numbers.append((name, int(text)))
+    if given.get("throttling") not in ("on", "true"):
+        return None
+    found = dict(numbers)
+    return Throttling(found.get("max_alerts", MAX_ALERTS), found.get("pause", PAUSE))
+
+
+def _visible(option: str, text: str | None) -> tuple[str, ...] | None:
+    """What an option lists. UsageError where that is not known."""
+    if text is None:
+        return None
+    words = {word.strip().lower() for word in text.split(",")}
+    if DNS in words:
+        raise UsageError(f"{option} {text}: what is asked of name servers is in no event yet; leave out {DNS}")
+    if unknown := sorted(words.difference((*VISIBLE, NOTHING))):
+        raise UsageError(f"{option} {text}: {quoted(unknown[0])} is none of {', '.join((*VISIBLE, NOTHING))}")
+    return tuple(word for word in VISIBLE if word in words)
 
 
 KUBEARMOR: Final = _KubeArmor()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,17 @@ RESOURCES: Final = ("file", "network", "capabilities")
 ACTIONS: Final = ("audit", "block")
 ANNOTATION: Final = "kubearmor-{}-posture"
 """The annotation of a namespace that has another posture than the one that is chosen, of a resource."""
-_POSTURES: Final = tuple(Choice(ANNOTATION.format(resource), ACTIONS) for resource in RESOURCES)
+VISIBILITY: Final = "KubeArmor/Visibility"
+"""The policy of the IR whose events are KubeArmor's logs."""
+VISIBLE: Final = ("process", "file", "network", "capabilities")
+"""What can be made visible. NOTHING is an annotation's, or an option's, word for none of it, DNS what KubeArmor has beside them."""
+NOTHING: Final = "none"
+DNS: Final = "dns"
+VISIBILITY_ANNOTATION: Final = "kubearmor-visibility"
+_POSTURES: Final = (
+    *(Choice(ANNOTATION.format(resource), ACTIONS) for resource in RESOURCES),
+    Choice(VISIBILITY_ANNOTATION, (*VISIBLE, DNS, NOTHING), lists=True),
+)
 OBJECTS: Final = (
     ObjectKind(API_VERSION, POLICY, "kubearmorpolicies", True, _POSTURES),
     ObjectKind(API_VERSION, HOST_POLICY, "kubearmorhostpolicies", False),
@@ -38,18 +48,43 @@ OBJECTS: Final = (
 UNKNOWN: Final = ("outside", "audit")
 
 
+THROTTLING: Final = {"alertThrottling": "throttling", "maxAlertPerSec": "max_alerts", "throttleSec": "pause"}
+"""KubeArmor's settings of its throttling, and the options for them."""
+MAX_ALERTS, PAUSE = 10, 30
+"""KubeArmor's defaults."""
+MOST: Final = 1_000_000
+"""Of alerts in a second, and of seconds."""
+
+
+class Throttling(NamedTuple):
+    """After so many alerts of a workload within a second there are none for `seconds`."""
+
+    alerts: int = MAX_ALERTS
+    seconds: int = PAUSE
+
+
 class KubeArmorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`postures`: "file" or "host_file" and so on → audit or block, in containers and on the host; audit where it says nothing. `node`: the
     labels of this node; None: they are not known, and host policies are taken to be for it. `unknown`: what becomes of containers of which
-    it is not known whether a policy is about them: "outside", or "audit": what it would do is reported."""
+    it is not known whether a policy is about them: "outside", or "audit": what it would do is reported. `visible`: what of VISIBLE is
+    told of containers whose namespace says nothing else; None: of no container, whatever its namespace says. `host_visible`: of the
+    host. `throttling`: of alerts in KubeArmor's form; None: there is none."""
 
     postures: Mapping[str, str] = {}
+    visible: tuple[str, ...] | None = None
+    host_visible: tuple[str, ...] = ()
+    throttling: Throttling | None = None
     unknown: str = UNKNOWN[0]
     node: Mapping[str, str] | None = None
 
     def posture(self, resource: str, *, host: bool) -> str:
         """What becomes of acts that no allow list covers: audit or block."""
         return self.postures.get(f"host_{resource}" if host else resource, ACTIONS[0])
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether there is something to put in force without a policy."""
+        return self.visible is not None or bool(self.host_visible)
 
 
 OPTIONS: Final = (
@@ -72,6 +107,25 @@ OPTIONS: Final = (
         None,
         metavar="FILE",
     ),
+    Option(
+        ("--visibility",),
+        "visible",
+        "KubeArmor's logs of containers: process, file, network, capabilities, with commas between them, or none; the annotation"
+        f" {VISIBILITY_ANNOTATION} of a namespace goes before it. Without it there are none.",
+        None,
+        metavar="LIST",
+    ),
+    Option(("--host-visibility",), "host_visible", "The same of what runs in no container.", None, metavar="LIST"),
+    Option(
+        ("--alert-throttling",),
+        "throttling",
+        "KubeArmor's form: alerts of a container beyond so many in a second are left out for a while; off, where neither this nor"
+        " --kubearmor-config says it.",
+        None,
+        ("on", "off"),
+    ),
+    Option(("--max-alert-per-sec",), "max_alerts", f"Of --alert-throttling: how many in a second. {MAX_ALERTS}.", None, metavar="NUMBER"),
+    Option(("--throttle-sec",), "pause", f"Of --alert-throttling: for how many seconds. {PAUSE}.", None, metavar="SECONDS"),
     Option(
         ("--unknown-containers",),
         "unknown",

@@ -2,8 +2,8 @@
 """Alerts in, KubeArmor's own JSON out, one object a line: `--format kubearmor` and `--output kubearmor`.
 
 Keys and words are those that `karmor logs --json` prints, so that what reads them reads this. Alerts of other languages come out in the
-same form; losses and statuses become the form of KubeArmor's messages. What is not known is left out: the process ids inside a container,
-hashes, the number of the node; the name of the cluster is always "default".
+same form; events that were only asked for become its logs, losses and statuses its messages. What is not known is left out: the process ids
+inside a container, hashes, the number of the node; the name of the cluster is always "default".
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from bpfence.dialects.kubearmor.options import HOST_POLICY, NAME, NETWORK_POLICY
 CLUSTER: Final = "default"
 ENFORCER: Final = "BPFLSM"
 MONITOR: Final = "eBPF Monitor"
+PASSED: Final = "Passed"
+THRESHOLD: Final = "AlertThreshold"
+"""The operation of what tells that alerts are missing."""
 SEVERITY: Final = {"info": 1, "low": 3, "medium": 5, "high": 8, "critical": 10}
 """KubeArmor's number for a severity of bpfence, for alerts of other languages."""
 HOOKS: Final = {
@@ -90,6 +93,41 @@ class KubeArmorAlert(msgspec.Struct, frozen=True, kw_only=True):
     Cwd: str | UnsetType = UNSET
     TTY: str | UnsetType = UNSET
     ExecEvent: ExecEvent | UnsetType = UNSET
+    MaxAlertsPerSec: int | UnsetType = UNSET
+    DroppingAlertsInterval: int | UnsetType = UNSET
+
+
+class KubeArmorLog(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen and is no alert. The members are those of an alert, without policy and action."""
+
+    Timestamp: int
+    UpdatedTime: str
+    ClusterName: str = CLUSTER
+    HostName: str
+    NamespaceName: str | UnsetType = UNSET
+    Owner: Owner | UnsetType = UNSET
+    PodName: str | UnsetType = UNSET
+    Labels: str | UnsetType = UNSET
+    ContainerID: str | UnsetType = UNSET
+    ContainerName: str | UnsetType = UNSET
+    ContainerImage: str | UnsetType = UNSET
+    ParentProcessName: str | UnsetType = UNSET
+    ProcessName: str | UnsetType = UNSET
+    HostPPID: int | UnsetType = UNSET
+    HostPID: int | UnsetType = UNSET
+    PPID: int | UnsetType = UNSET
+    PID: int | UnsetType = UNSET
+    UID: int | UnsetType = UNSET
+    Type: str
+    Source: str | UnsetType = UNSET
+    Operation: str
+    Resource: str | UnsetType = UNSET
+    Data: str
+    EventData: Mapping[str, str] | UnsetType = UNSET
+    Result: str
+    Cwd: str | UnsetType = UNSET
+    TTY: str | UnsetType = UNSET
+    ExecEvent: ExecEvent | UnsetType = UNSET
 
 
 class KubeArmorMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +137,7 @@ class KubeArmorMessage(msgspec.Struct, frozen=True, kw_only=True):
     UpdatedTime: str
     ClusterName: str = CLUSTER
     HostName: str
+    Type: str = "Message"
     Level: str
     Message: str
 
@@ -111,8 +150,16 @@ def line_as_json(line: Line) -> bytes:
     return _ENCODER.encode(of_line(whole(line)))
 
 
-def of_line(line: WholeLine) -> KubeArmorAlert | KubeArmorMessage:
-    """An alert as KubeArmor has it; a loss or a status as one of its messages."""
+def threshold_as_json(alert: Alert, alerts: int, seconds: int) -> bytes:
+    """An alert as what tells that it was one too many: more than `alerts` in a second, and no other for `seconds`."""
+    shown = msgspec.structs.replace(
+        _alert(alert), Type="SystemEvent", Operation=THRESHOLD, MaxAlertsPerSec=alerts, DroppingAlertsInterval=seconds
+    )
+    return _ENCODER.encode(shown)
+
+
+def of_line(line: WholeLine) -> KubeArmorAlert | KubeArmorLog | KubeArmorMessage:
+    """An alert as KubeArmor has it; an event that was only asked for as one of its logs, a loss or a status as one of its messages."""
     if isinstance(line, (LossLine, StatusLine)):
         return KubeArmorMessage(
             Timestamp=_seconds(line.time),
@@ -121,61 +168,78 @@ def of_line(line: WholeLine) -> KubeArmorAlert | KubeArmorMessage:
             Level=LEVELS.get(line.severity, "INFO"),
             Message=line.message,
         )
-    return _alert(line)
+    return _log(line) if line.kind == "event" else _alert(line)
+
+
+def _log(event: Alert) -> KubeArmorLog:
+    return KubeArmorLog(
+        **_seen(event), Type="ContainerLog" if event.container else "HostLog", Operation=_operation(event.event), Result=_result(event)
+    )
+
+
+def _result(alert: Alert) -> str:
+    return os.strerror(getattr(errno, alert.errno, errno.EPERM)) if alert.errno is not None else PASSED
 
 
 def _alert(alert: Alert) -> KubeArmorAlert:
     own: dict[str, Any] = alert.dialect.get(NAME, {}) if alert.dialect is not UNSET else {}
-    process: dict[str, Any] = msgspec.to_builtins(alert.process) if alert.process else {}
-    container, pod = alert.container or {}, alert.k8s or {}
-    host = own.get("kind") == HOST_POLICY or (not own and not container)
-    ancestors = process.get("ancestors") or []
-    parent = _text(ancestors[0].get("exe")) if ancestors else UNSET
-    exe = _text(process.get("exe"))
-    path = _text(alert.file.get("path")) if alert.file is not UNSET else UNSET
-    executes = alert.event == "process.exec"
-    labels = pod.get("labels") if pod else container.get("labels")
+    host = own.get("kind") == HOST_POLICY or (not own and not alert.container)
     severity = own.get("severity", UNSET if own else SEVERITY.get(alert.severity))
     killed = alert.action == "kill" and alert.kill is UNSET
     blocked = alert.errno is not None or killed
     return KubeArmorAlert(
-        Timestamp=_seconds(alert.time),
-        UpdatedTime=_micro(alert.time),
-        HostName=alert.host,
-        NamespaceName=_text(pod.get("namespace")) or ("container_namespace" if container else UNSET),
-        Owner=_owner(pod),
-        PodName=_text(pod.get("pod")),
-        Labels=",".join(f"{key}={value}" for key, value in sorted(labels.items())) if labels else UNSET,
-        ContainerID=_text(container.get("id")),
-        ContainerName=_text(container.get("name")),
-        ContainerImage=_image(container),
-        HostPPID=_number(process.get("ppid")),
-        HostPID=_number(process.get("pid")),
-        PPID=UNSET if container else _number(process.get("ppid")),
-        PID=UNSET if container else _number(process.get("pid")),
-        UID=_number(process.get("uid")),
-        ParentProcessName=exe if executes else parent,
-        ProcessName=path if executes else exe,
+        **_seen(alert),
         PolicyName=str(own.get("policy") or alert.policy or ""),
         Severity=UNSET if severity in (UNSET, None) else str(severity),
         Tags=",".join(alert.tags) or UNSET,
         ATags=alert.tags or UNSET,
         Message=own.get("message", UNSET) if own else alert.message,
         Type="MatchedNetworkPolicy" if own.get("kind") == NETWORK_POLICY else "MatchedHostPolicy" if host else "MatchedPolicy",
-        Source=exe if executes else _command(exe, process.get("args")),
         Operation=str(own.get("operation") or _operation(alert.event)),
-        Resource=_resource(alert, path),
-        Data=f"lsm={HOOKS[alert.event]}" if alert.event in HOOKS else f"event={alert.event}",
-        EventData={"Lsm": HOOKS[alert.event]} if alert.event in HOOKS else {"Event": alert.event},
         Enforcer=ENFORCER if blocked else MONITOR,
         Action=_action(alert, own),
-        Result="Killed" if killed else os.strerror(getattr(errno, alert.errno, errno.EPERM)) if alert.errno is not None else "Passed",
-        Cwd=_text(process.get("cwd")),
-        TTY=_tty(process.get("tty")),
-        ExecEvent=ExecEvent(ExecID=str(process["exec_id"]), ExecutableName=str(process.get("name") or ""))
+        Result="Killed" if killed else _result(alert),
+    )
+
+
+def _seen(alert: Alert) -> dict[str, Any]:
+    """What an alert and a log have in common: who did what, and when."""
+    process: dict[str, Any] = msgspec.to_builtins(alert.process) if alert.process else {}
+    container, pod = alert.container or {}, alert.k8s or {}
+    ancestors = process.get("ancestors") or []
+    parent = _text(ancestors[0].get("exe")) if ancestors else UNSET
+    exe = _text(process.get("exe"))
+    path = _text(alert.file.get("path")) if alert.file is not UNSET else UNSET
+    executes, executed = alert.event == "process.exec", alert.event == "process.executed"
+    labels = pod.get("labels") if pod else container.get("labels")
+    return {
+        "Timestamp": _seconds(alert.time),
+        "UpdatedTime": _micro(alert.time),
+        "HostName": alert.host,
+        "NamespaceName": _text(pod.get("namespace")) or ("container_namespace" if container else UNSET),
+        "Owner": _owner(pod),
+        "PodName": _text(pod.get("pod")),
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())) if labels else UNSET,
+        "ContainerID": _text(container.get("id")),
+        "ContainerName": _text(container.get("name")),
+        "ContainerImage": _image(container),
+        "HostPPID": _number(process.get("ppid")),
+        "HostPID": _number(process.get("pid")),
+        "PPID": UNSET if container else _number(process.get("ppid")),
+        "PID": UNSET if container else _number(process.get("pid")),
+        "UID": _number(process.get("uid")),
+        "ParentProcessName": exe if executes else parent,
+        "ProcessName": path if executes else exe,
+        "Source": parent if executed else exe if executes else _command(exe, process.get("args")),
+        "Resource": _command(exe, process.get("args")) if executed else _resource(alert, path),
+        "Data": f"lsm={HOOKS[alert.event]}" if alert.event in HOOKS else f"event={alert.event}",
+        "EventData": {"Lsm": HOOKS[alert.event]} if alert.event in HOOKS else {"Event": alert.event},
+        "Cwd": _text(process.get("cwd")),
+        "TTY": _tty(process.get("tty")),
+        "ExecEvent": ExecEvent(ExecID=str(process["exec_id"]), ExecutableName=str(process.get("name") or ""))
         if process.get("exec_id")
         else UNSET,
-    )
+    }
 
 
 def _action(alert: Alert, own: Mapping[str, Any]) -> str:
@@ -221,7 +285,7 @@ def _tty(number: Any) -> str | UnsetType:
 
 
 def _operation(event: str) -> str:
-    if event == "process.exec":
+    if event in ("process.exec", "process.executed"):
         return "Process"
     if event == "process.capable":
         return "Capabilities"

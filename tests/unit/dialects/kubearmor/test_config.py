@@ -38,6 +38,7 @@ def test_every_posture_has_a_setting() -> None:
         ("kind: KubeArmorConfig\nspec: {defaultCapabilitiesPosture: block, defaultVisibility: process}\n", {"capabilities": "block"}),
         ("kind: List\nitems: [{kind: ConfigMap, data: {a: b}}, {kind: ConfigMap, data: {defaultFilePosture: block}}]\n", {"file": "block"}),
         ('kind: ConfigMap\ndata: {kubearmor.yaml: "cluster: a\\ndefaultFilePosture: block\\n"}\n', {"file": "block"}),
+        ("alertThrottling: true\nmaxAlertPerSec: '5'\n", {"throttling": "true", "max_alerts": "5"}),
         ("base: &b {defaultFilePosture: block}\n<<: *b\n", {"file": "block"}),
     ],
 )
@@ -51,6 +52,9 @@ def test_postures_are_read(text: str, found: dict[str, str]) -> None:
         ("a: b\ndefaultFilePosture: Block\n", "bad-value", (2, 21), "did you mean 'block'?"),
         ("defaultFilePosture: [block]\n", "bad-value", (1, 21), "write audit or block"),
         ("- a\n", "wrong-type", (1, 1), HINT),
+        ("alertThrottling: on\n", "bad-value", (1, 18), "write true or false"),
+        ("throttleSec: 0\n", "bad-value", (1, 14), "write a number from 1 to 1000000"),
+        ("maxAlertPerSec: [1]\n", "bad-value", (1, 17), "write a number from 1 to 1000000"),
         ("kind: ConfigMap\ndata: x\n", "wrong-type", (2, 7), HINT),
         *(
             (text, "no-rules", (0, 0), f"{HINT}, with defaultFilePosture: block or its like")

@@ -17,7 +17,7 @@ from bpfence.conditions.links import Resolution
 from bpfence.dialects.facts import Facts
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR
 from bpfence.dialects.kubearmor.lower.entries import bound
-from bpfence.dialects.kubearmor.options import OPTIONS
+from bpfence.dialects.kubearmor.options import OPTIONS, Throttling
 from bpfence.dialects.kubearmor.show import line_as_json
 from bpfence.dialects.registry import claimed
 from bpfence.documents.files import SourceFile
@@ -58,6 +58,31 @@ def test_options() -> None:
     assert (chosen.posture("file", host=False), chosen.unknown, chosen.posture("network", host=True)) == ("block", "outside", "audit")
     with pytest.raises(UsageError, match="KEY=VALUE"):
         KUBEARMOR.choose({**GIVEN, "labels": ("tier",)})
+
+
+def test_what_is_visible() -> None:
+    chosen = KUBEARMOR.choose(GIVEN)
+    assert (chosen.visible, chosen.host_visible, chosen.stands_alone) == (None, (), False)
+    chosen = KUBEARMOR.choose({**GIVEN, "visible": "none", "host_visible": "network, Process"})
+    assert (chosen.visible, chosen.host_visible, chosen.stands_alone) == ((), ("process", "network"), True)
+    with pytest.raises(UsageError, match="'files' is none of process, file"):
+        KUBEARMOR.choose({**GIVEN, "visible": "files"})
+    with pytest.raises(UsageError, match="leave out dns"):
+        KUBEARMOR.choose({**GIVEN, "host_visible": "dns"})
+
+
+def test_throttling(tmp_path: Path) -> None:
+    assert KUBEARMOR.choose(GIVEN).throttling is None
+    assert KUBEARMOR.choose({**GIVEN, "throttling": "on"}).throttling == Throttling(10, 30)
+    assert KUBEARMOR.choose({**GIVEN, "throttling": "on", "max_alerts": "3", "pause": "5"}).throttling == Throttling(3, 5)
+    (tmp_path / "c.yaml").write_text("alertThrottling: true\nmaxAlertPerSec: 4\nthrottleSec: '6'\n")
+    of_file = {**GIVEN, "config": str(tmp_path / "c.yaml")}
+    assert KUBEARMOR.choose(of_file).throttling == Throttling(4, 6)
+    assert KUBEARMOR.choose({**of_file, "pause": "7"}).throttling == Throttling(4, 7)
+    assert KUBEARMOR.choose({**of_file, "throttling": "off"}).throttling is None
+    for text in ("0", "x", "-1", "99999999999"):
+        with pytest.raises(UsageError, match="--throttle-sec"):
+            KUBEARMOR.choose({**GIVEN, "pause": text})
 
 
 def test_postures_of_a_file_and_of_options(tmp_path: Path) -> None:

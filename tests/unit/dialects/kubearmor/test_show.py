@@ -126,9 +126,17 @@ def test_a_status_is_a_message() -> None:
     line = StatusLine(time="2026-01-31T10:00:00.123456789Z", status="started", message="in force", host="node1")
     assert json.loads(line_as_json(line)) == {
         "Timestamp": 1769853600, "UpdatedTime": "2026-01-31T10:00:00.123456Z", "ClusterName": "default", "HostName": "node1",
-        "Level": "INFO", "Message": "in force",
+        "Type": "Message", "Level": "INFO", "Message": "in force",
     }  # fmt: skip
 
 
 def test_every_hook_is_of_an_event() -> None:
     assert HOOKS.keys() <= EVENT_BY_NAME.keys()
+
+
+def test_what_was_only_asked_for_is_a_log() -> None:
+    found = shown(kind="event", action="observe", mode=None, errno=None, policy="seen", dialect={})
+    assert (found["Type"], found["Operation"], found["Resource"], found["Result"]) == ("ContainerLog", "File", "/etc/shadow", "Passed")
+    assert (found["PodName"], found["ProcessName"], found["Source"]) == ("web-0", "/usr/bin/cat", "/usr/bin/cat /etc/shadow")
+    assert not {"PolicyName", "Action", "Enforcer", "Severity", "Message"} & found.keys()
+    assert shown(kind="event", action="observe", errno=None, dialect={}, container=None, k8s=None)["Type"] == "HostLog"

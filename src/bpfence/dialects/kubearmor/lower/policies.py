@@ -20,7 +20,7 @@ import msgspec
 from bpfence.conditions import expand
 from bpfence.conditions.containers import untold
 from bpfence.conditions.values import conj, disj, negation
-from bpfence.dialects.kubearmor.lower import entries, scopes
+from bpfence.dialects.kubearmor.lower import entries, scopes, visibility
 from bpfence.dialects.kubearmor.lower.order import LOOKED_UP, Order, TooManyError
 from bpfence.dialects.kubearmor.model import Entry, KubeArmorPolicy
 from bpfence.dialects.kubearmor.options import ACTIONS, ANNOTATION, NAME, POSTURE, KubeArmorOptions
@@ -76,8 +76,8 @@ def lowered(policies: Sequence[KubeArmorPolicy], options: KubeArmorOptions) -> t
         made = [policy for one in policies if (policy := _policy(one, order, options)).rules]
     except TooManyError as error:
         return (), (error.diagnostic,)
-    posture = _posture(policies, options)
-    return (*made, *((posture,) if posture.rules else ())), ()
+    more = (_posture(policies, options), visibility.policy(options))
+    return (*made, *(policy for policy in more if policy.rules)), ()
 
 
 def alone(policies: Sequence[KubeArmorPolicy], mode: str) -> Iterator[tuple[KubeArmorPolicy, Entry, Policy | None]]:
