@@ -114,7 +114,7 @@ output_option = click.option(
     multiple=True,
     metavar="OUTPUT",
     type=click.UNPROCESSED,  # the configuration file says more of an output than a text can
-    help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, tetragon, kubearmor, auto (the default), unix:PATH,"
+    help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, tetragon, kubearmor, cef, ocsf, auto (the default), unix:PATH,"
     " syslog:{unix:PATH|udp:HOST:PORT|tcp:…|tls:…}, http://… or https://…. Repeatable. See docs/outputs.md.",
 )
 format_option = click.option(
@@ -123,7 +123,7 @@ format_option = click.option(
     type=click.Choice(FORMATS),
     default="native",
     show_default=True,
-    help="What standard output shows: bpfence's own form, or lines as Falco, Tetragon or KubeArmor write them.",
+    help="What standard output shows: bpfence's own form, lines as Falco, Tetragon or KubeArmor write them, or CEF or OCSF.",
 )
 record_option = click.option(
     "--record",

@@ -10,13 +10,11 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import msgspec
-
-from bpfence.alerts.alert import SEVERITIES, Alert, Line, LossLine, Rendered, StatusLine, encode, whole
+from bpfence.alerts.alert import SEVERITIES, Alert, Line, LossLine, Rendered, StatusLine, whole
 from bpfence.events.process import Ancestor, Living, Parent, Process
 from bpfence.events.values import escape
 from bpfence.fields import FIELDS
-from bpfence.outputs.forms import Chosen, Form
+from bpfence.outputs.forms import Chosen, Form, Shown, members
 from bpfence.policy import Action
 
 REDACTED: Final = "<redacted>"
@@ -73,8 +71,8 @@ def unknown(path: str) -> str:
     return next((part for part in path.split(".") if part not in MEMBERS), "")
 
 
-def redacted(paths: Sequence[str]) -> Form:
-    """The native form with members left out: `args` wherever it stands, `process.args` there alone.
+def redacted(paths: Sequence[str], shown: Shown) -> Form:
+    """A form with members left out: `args` wherever it stands, `process.args` there alone. `shown`: what shows the others.
 
     Texts that rules make may name anything, so the message says the event and the rule only, and `dialect` is left out.
     """
@@ -82,15 +80,15 @@ def redacted(paths: Sequence[str]) -> Form:
     there = [path.split(".") for path in paths if "." in path]
 
     def made(line: Line) -> bytes:
+        found = members(line)
         if not isinstance(line, Alert | Rendered):
-            return encode(line)
-        found: dict[str, Any] = msgspec.to_builtins(whole(line))
+            return shown(found)
         found["message"] = f"{found['event']} matched {found['policy']}/{found['rule']}"
         found.pop("dialect", None)
         _hide(found, anywhere.__contains__)
         for path in there:
             _hide_at(found, path)
-        return msgspec.json.encode(found)
+        return shown(found)
 
     return made
 

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from bpfence.alerts.alert import Line, encode
+import msgspec
+
+from bpfence.alerts.alert import Line, encode, whole
 
 Form = Callable[[Line], bytes]
 Chosen = Callable[[Line], bytes | None]
 """A form that does not show every line."""
+Shown = Callable[[dict[str, Any]], bytes]
+"""What makes the bytes of a line's members, some of which may have been left out."""
 
 
 def _native() -> Form:
@@ -53,8 +57,46 @@ def _kubearmor() -> Form:
     return line_as_json
 
 
+def _cef_members() -> Shown:
+    from bpfence.outputs.siem import cef
+
+    return cef
+
+
+def _ocsf_members() -> Shown:
+    from bpfence.outputs.siem import ocsf
+
+    return ocsf
+
+
+SHOWN: Final[Mapping[str, Callable[[], Shown]]] = MappingProxyType(
+    {"native": lambda: msgspec.json.encode, "cef": _cef_members, "ocsf": _ocsf_members}
+)
+"""The forms that are made of a line's members and nothing else, so that members can be left out, by name."""
+
+
+def members(line: Line) -> dict[str, Any]:
+    """All members of a line, as its JSON has them."""
+    found: dict[str, Any] = msgspec.to_builtins(whole(line))
+    return found
+
+
+def _of_members(name: str) -> Form:
+    shown = SHOWN[name]()
+    return lambda line: shown(members(line))
+
+
 FORMS: Final[Mapping[str, Callable[[], Form]]] = MappingProxyType(
-    {"native": _native, "rich": _rich, "falco": _falco, "falco-text": _falco_text, "tetragon": _tetragon, "kubearmor": _kubearmor}
+    {
+        "native": _native,
+        "rich": _rich,
+        "falco": _falco,
+        "falco-text": _falco_text,
+        "tetragon": _tetragon,
+        "kubearmor": _kubearmor,
+        "cef": lambda: _of_members("cef"),
+        "ocsf": lambda: _of_members("ocsf"),
+    }
 )
 """The forms by name, each made when it is asked for."""
 

@@ -7,7 +7,7 @@ Called by the agent with batches of lines. `open_outputs` reads what `--output` 
     rich         the terminal view                    auto   rich on a terminal, JSON lines elsewhere
     falco        Falco's JSON lines on standard output      falco-text   Falco's text lines
     tetragon     JSON lines in the form of Tetragon's export
-    kubearmor    KubeArmor's JSON lines
+    kubearmor    KubeArmor's JSON lines            cef, ocsf   what security information systems read
     unix:PATH, syslog:…, https://…   see `specs`, as all that the configuration file says of outputs
 
 A route is a form and a sink: the form makes bytes of a line, in the thread that has the line, and the sink writes them in its own. So no

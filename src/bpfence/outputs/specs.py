@@ -22,7 +22,7 @@ from bpfence.alerts.alert import host_name
 from bpfence.errors import UsageError
 from bpfence.outputs import sink
 from bpfence.outputs.choice import chosen, redacted, unknown
-from bpfence.outputs.forms import FORMS, Chosen, Form, recoded
+from bpfence.outputs.forms import FORMS, SHOWN, Chosen, Form, recoded
 from bpfence.outputs.places import File, Place, Rotated, Stream
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 KINDS: Final = (
     "auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "tetragon", "kubearmor", "unix:PATH", "syslog:unix:PATH",
-    "syslog:udp:HOST:PORT", "syslog:tcp:HOST:PORT", "syslog:tls:HOST:PORT", "http://…", "https://…",
+    "syslog:udp:HOST:PORT", "syslog:tcp:HOST:PORT", "syslog:tls:HOST:PORT", "http://…", "https://…", "cef", "ocsf",
 )  # fmt: skip
-FORMATS: Final = ("native", "falco", "falco-text", "tetragon", "kubearmor")
+FORMATS: Final = ("native", "falco", "falco-text", "tetragon", "kubearmor", "cef", "ocsf")
 FACILITIES: Final = {
     "kern": 0, "user": 1, "daemon": 3, "auth": 4, "syslog": 5, "authpriv": 10, **{f"local{number}": 16 + number for number in range(8)},
 }  # fmt: skip
@@ -75,7 +75,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     """An output as the configuration file has it. `to` is what `--output` takes; the others have the same meaning everywhere."""
 
     to: str
-    form: Literal["", "native", "falco", "falco-text", "tetragon", "kubearmor"] = ""
+    form: Literal["", "native", "falco", "falco-text", "tetragon", "kubearmor", "cef", "ocsf"] = ""
     name: str = ""
     severity: Literal["info", "low", "medium", "high", "critical"] = "info"
     policies: tuple[str, ...] = ()
@@ -129,8 +129,8 @@ def check(spec: Spec) -> None:
     for key, (given, kinds) in only.items():
         if given and kind not in kinds:
             raise UsageError(f"`{key}` is nothing to output {spec.to!r}: it is about {', '.join(kinds)}")
-    if spec.redact and spec.form not in ("", "native"):
-        raise UsageError("`redact` goes with the native form alone: texts of other forms may hold anything")
+    if spec.redact and (spec.form or "native") not in SHOWN:
+        raise UsageError(f"`redact` goes with the forms {', '.join(SHOWN)} alone: texts of other forms may hold anything")
     if (spec.form or spec.redact) and kind in (*FORMATS, "rich", "auto"):
         raise UsageError(f'output {spec.to!r} says its form itself: leave `form` and `redact` out, or write `to: "-"`')
     for path in spec.redact:
@@ -195,11 +195,15 @@ def opened(spec: Spec, stream: IO[str], report: Callable[[str], None], forms: Ma
     if kind in ("-", "auto", "rich", *FORMATS):
         form, place = _standard(spec, stream, forms)
     else:
-        form = redacted(spec.redact) if spec.redact else forms[spec.form or "native"]()
+        form = _redacted(spec) if spec.redact else forms[spec.form or "native"]()
         form, place = _elsewhere(spec, kind, form, report)
     if spec.name:
         place.name = spec.name
     return Opened(chosen(form, spec.severity, spec.policies, spec.namespaces), place, spec.queue.lines, size_of(spec.queue.size))
+
+
+def _redacted(spec: Spec) -> Form:
+    return redacted(spec.redact, SHOWN[spec.form or "native"]())
 
 
 def _standard(spec: Spec, stream: IO[str], forms: Mapping[str, Callable[[], Form]]) -> tuple[Form, Place]:
@@ -210,7 +214,7 @@ def _standard(spec: Spec, stream: IO[str], forms: Mapping[str, Callable[[], Form
         shown = name = "rich"
     form, encoding = forms[shown](), (getattr(stream, "encoding", None) or "utf-8").lower()
     if spec.redact:
-        return redacted(spec.redact), Stream(stream, name)
+        return _redacted(spec), Stream(stream, name)
     return form if shown == "native" or encoding in ("utf-8", "utf8") else recoded(form, encoding), Stream(stream, name)
 
 
@@ -255,7 +259,7 @@ def _webhook(spec: Spec, kind: str) -> Webhook:
         f"{kind}://{url.netloc}",  # the rest of a URL may be a secret
         url,
         batch=spec.batch or (1 if form.startswith("falco") else BATCH),
-        content="text/plain; charset=utf-8" if form == "falco-text" else "application/json",
+        content="text/plain; charset=utf-8" if form in ("falco-text", "cef") else "application/json",
         context=_context(spec.tls or Tls()) if kind == "https" else None,
         secret=_secret(spec.secret_file, "secret-file"),
         token=_secret(spec.token_file, "token-file"),

@@ -18,7 +18,7 @@ LINE = Composer("h", lambda: 0).status("test", "Grüße")
     ("name", "first"),
     [
         ("native", b'{"time":'), ("falco", b'{"hostname":'), ("falco-text", b""), ("tetragon", b'{"bpfence'), ("rich", b""),
-        ("kubearmor", b'{"Timestamp":'),
+        ("kubearmor", b'{"Timestamp":'), ("cef", b"CEF:0|bpfence|bpfence|"), ("ocsf", b'{"time":0,'),
     ],
 )  # fmt: skip
 def test_every_form_is_the_bytes_of_one_line(name: str, first: bytes) -> None:
@@ -29,7 +29,7 @@ def test_every_form_is_the_bytes_of_one_line(name: str, first: bytes) -> None:
 
 
 def test_there_are_no_others() -> None:
-    assert set(FORMS) == {"native", "falco", "falco-text", "tetragon", "rich", "kubearmor"}
+    assert set(FORMS) == {"native", "falco", "falco-text", "tetragon", "rich", "kubearmor", "cef", "ocsf"}
 
 
 def test_what_an_encoding_lacks_is_escaped() -> None:

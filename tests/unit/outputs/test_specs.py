@@ -86,7 +86,7 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
         ({"to": "unix:/x", "facility": "local1"}, "'facility' is nothing to output"),
         ({"to": "syslog:unix:/x", "facility": "local9"}, "facility 'local9'"),
         ({"to": "falco", "form": "native"}, "says its form itself"),
-        ({"to": "unix:/x", "form": "falco", "redact": ["args"]}, "native form alone"),
+        ({"to": "unix:/x", "form": "falco", "redact": ["args"]}, "forms native, cef, ocsf alone"),
         ({"to": "unix:/x", "redact": ["process.argz"]}, "'argz' is no member"),
         ({"to": "jsonl:x", "rotate": {}}, "takes a size"),
         ({"to": "jsonl:x", "rotate": {"size": "10 MB"}}, "is no size"),
