@@ -28,7 +28,7 @@
 /* Events: the bit number in process_record.concern and in struct concern, the index of image_header.column, event_header.event.
  *   1 .. EV_DONE - 1           about to be done: a rule can deny them
  *   EV_DONE .. EV_SENSOR - 1   seen when they are done (process.exit, which is older than this order, is too): none can be denied
- *   EV_SENSOR ..               one for each kind of generic sensor; which sensor it was says NUM_HOOK
+ *   EV_SENSOR ..               one for each kind of generic sensor; which sensor it was says NUM_HOOK. Of EV_SENSOR_LSM alone a rule can deny them
  */
 #define EV_DONE 128
 #define EV_SENSOR 192

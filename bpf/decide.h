@@ -55,7 +55,7 @@ static __always_inline int decide_uncertain(struct scratch *s)
 static __always_inline void decide_kill(struct scratch *s)
 {
 	if (bpf_send_signal(SIGKILL)) {
-		s->action = s->event >= EV_DONE ? ACTION_AUDIT : ACTION_DENY;
+		s->action = s->event >= EV_DONE && s->event != EV_SENSOR_LSM ? ACTION_AUDIT : ACTION_DENY;
 		s->flags |= EVENT_KILL_REFUSED;
 		count(CNT_KILL_REFUSED);
 	} else {

@@ -3,7 +3,7 @@
  * which one it is at; map `sensors` says how that one's arguments are read. They come into slots of the event, and the diagrams of the event decide,
  * of which NUM_HOOK is a dimension.
  *
- * A program of these never denies: what it returns has no meaning to the kernel.
+ * Only sensor_lsm denies: what the others return has no meaning to the kernel.
  */
 #include "hook.h"
 
@@ -830,6 +830,42 @@ SEC("kretprobe")
 int sensor_return(struct pt_regs *ctx)
 {
 	return sensor_returned(ctx, EV_SENSOR_KRETPROBE);
+}
+
+/* A hook of the LSM as a sensor, which may refuse what it is asked about: the one program of a sensor that does. It is loaded anew for each, and
+ * aimed at its hook or at the function that asks it; where it says here is a place for the compiler alone.
+ */
+SEC("lsm/settime")
+int sensor_lsm(void *ctx)
+{
+	u64 given[GIVEN_MAX], number, base;
+	struct sensor *sensor;
+	struct scratch *s;
+	u32 slot, i;
+	int error;
+
+	if (!may_concern(EV_SENSOR_LSM))
+		return 0;
+	number = (u32)bpf_get_attach_cookie(ctx);
+	sensor = bpf_map_lookup_elem(&sensors, &number);
+	if (!sensor)
+		return 0;
+	s = event_begin(EV_SENSOR_LSM, &slot);
+	if (!s)
+		return event_refused(slot);
+	set_num(s, NUM_HOOK, number);
+	/* The hook has as many as it has: the loader has looked that none of others is asked for. */
+	base = address_of(s, ctx);
+#pragma unroll
+	for (i = 0; i < GIVEN_MAX; i++) {
+		given[i] = 0;
+		bpf_probe_read_kernel(&given[i], sizeof(given[i]), (void *)(base + i * sizeof(given[i])));
+	}
+	sensor_pick(s, sensor, given);
+	sensor_read(s, slot, sensor, 0, false);
+	error = decide(slot);
+	scratch_give(s, slot);
+	return deny_value(error);
 }
 
 SEC("tracepoint")

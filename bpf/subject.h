@@ -508,7 +508,7 @@ static __always_inline int decide_without(u32 event, u32 uncertain, u32 refused)
 	bool enforcing;
 
 	count(uncertain);
-	if (event >= EV_SENSOR) { /* nothing can be denied there */
+	if (event >= EV_SENSOR && event != EV_SENSOR_LSM) { /* nothing can be denied there */
 		count_lost(event, RING_DECISIONS);
 		return 0;
 	}

@@ -161,6 +161,7 @@ EVENTS: Final = (
     EventType("sensor.kprobe", "EV_SENSOR_KPROBE", "a function of the kernel that a policy names is called", (), False, killable=True, sensor=True),
     EventType("sensor.kretprobe", "EV_SENSOR_KRETPROBE", "a function of the kernel that a policy names has returned: with what it was given, and what it returns", (), False, killable=True, sensor=True),
     EventType("sensor.tracepoint", "EV_SENSOR_TRACEPOINT", "a tracepoint that a policy names is passed", (), False, killable=True, sensor=True),
+    EventType("sensor.lsm", "EV_SENSOR_LSM", "a hook of the LSM that a policy names is asked about an act, and may refuse it", (), True, sensor=True),
     EventType("sensor.uprobe", "EV_SENSOR_UPROBE", "a function of a program or library that a policy names is called", (), False, killable=True, sensor=True),
     EventType("sensor.uretprobe", "EV_SENSOR_URETPROBE", "a function of a program or library that a policy names has returned: with what it was given, and what it returns", (), False, killable=True, sensor=True),
     EventType("sensor.usdt", "EV_SENSOR_USDT", "a static probe (USDT) of a program or library that a policy names is passed", (), False, killable=True, sensor=True),

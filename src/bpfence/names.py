@@ -379,3 +379,28 @@ def known(table: str) -> tuple[str, ...]:
     if table == "group":
         return _of_host(lambda: tuple(entry.gr_name for entry in grp.getgrall())) or ()
     return (*TABLES[table].numbers, *_BY_SPELLING[table])
+
+
+_LSM_FUNCTIONS: Final = {
+    "bprm_check_security": "bprm_check", "cred_prepare": "prepare_creds", "cred_transfer": "transfer_creds",
+    "file_alloc_security": "file_alloc", "file_free_security": "file_free", "inode_alloc_security": "inode_alloc",
+    "inode_free_security": "inode_free", "msg_msg_alloc_security": "msg_msg_alloc", "msg_msg_free_security": "msg_msg_free",
+    "sb_alloc_security": "sb_alloc", "sb_free_security": "sb_free", "settime": "settime64", "sk_alloc_security": "sk_alloc",
+    "sk_free_security": "sk_free", "userns_create": "create_user_ns", "vm_enough_memory": "vm_enough_memory_mm",
+}  # fmt: skip
+"""LSM hooks whose function is not security_ and their name, and what stands for the name there: security/security.c."""
+LSM_FUNCTION: Final = "security_"
+"""What the functions begin with that ask all LSMs."""
+
+
+def lsm_function(hook: str) -> str:
+    """The kernel's function that asks all LSMs about a hook."""
+    return f"{LSM_FUNCTION}{_LSM_FUNCTIONS.get(hook, hook)}"
+
+
+def lsm_hook(function: str) -> str:
+    """The hook that a function asks all LSMs about; "" where it is none of these functions."""
+    if not function.startswith(LSM_FUNCTION):
+        return ""
+    name = function.removeprefix(LSM_FUNCTION)
+    return next((hook for hook, other in _LSM_FUNCTIONS.items() if other == name), name)

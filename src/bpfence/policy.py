@@ -238,11 +238,12 @@ class ProbeArgument(msgspec.Struct, frozen=True):
 
 
 class Way(enum.Enum):
-    """How a sensor is attached: the event that it makes."""
+    """How a sensor is attached: the event that it makes. Rules about Way.LSM alone can deny."""
 
     KPROBE = "sensor.kprobe"
     KRETPROBE = "sensor.kretprobe"
     TRACEPOINT = "sensor.tracepoint"
+    LSM = "sensor.lsm"
     UPROBE = "sensor.uprobe"
     URETPROBE = "sensor.uretprobe"
     USDT = "sensor.usdt"
@@ -267,11 +268,11 @@ class Target(msgspec.Struct, frozen=True):
 class Probe(msgspec.Struct, frozen=True):
     """A sensor: where it is, and what it reads of each call. At most 5 arguments.
 
-    `place`: a function of the kernel; a tracepoint as "subsystem/name"; of a file what messages call it. `call`: the function is that of a
-    system call, `place` begins with "sys_" and arguments are the caller's. `optional`: where there is no such place, nothing is missed.
-    `result`: what the function returns, a number, or with Read.SOCK_WHOLE a socket; of Way.KRETPROBE and Way.URETPROBE, whose events are
-    told then, with what was read when it was called. `target`: of the ways that are about files. `location`: where a policy asks for it.
-    Two with the same place and arguments are one, whoever asks for them.
+    `place`: a function of the kernel; a hook of the LSM, by its name; a tracepoint as "subsystem/name"; of a file what messages call it.
+    `call`: the function is that of a system call, `place` begins with "sys_" and arguments are the caller's. `optional`: where there is no
+    such place, nothing is missed. `result`: what the function returns, a number, or with Read.SOCK_WHOLE a socket; of Way.KRETPROBE and
+    Way.URETPROBE, whose events are told then, with what was read when it was called. `target`: of the ways that are about files.
+    `location`: where a policy asks for it. Two with the same place and arguments are one, whoever asks for them.
     """
 
     way: Way

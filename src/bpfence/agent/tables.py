@@ -20,6 +20,7 @@ from bpfence.agent.loop import Loop
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import BpfenceError, KernelError
+from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.memory import settle
 from bpfence.policy import PolicySet, Probe, When
 from bpfence.words import quoted
@@ -133,8 +134,13 @@ class Tables:
         return compiled
 
     def _tell_unplaced(self, compiled: Compiled, policies: PolicySet) -> None:
-        """Says which sensors could not be attached, and whose rules are not in force for that."""
+        """Says which sensors could not be attached, and whose rules are not in force for that. KernelError: one that is to refuse."""
         reasons = self._engine.unplaced() if compiled.probes else {}
+        for policy in policies.policies:
+            for probe in policy.probes:
+                if probe.number in reasons and EVENT_BY_NAME[probe.way.value].deniable:
+                    what = f"{_place(probe)}policy {quoted(policy.name)} cannot refuse what it is to refuse: {reasons[probe.number]}"
+                    raise KernelError(what, missing=probe.place, hint="leave the hook out, or change its action to Post")
         told = []
         for policy in policies.policies:
             missed = [probe for probe in policy.probes if probe.number in reasons]

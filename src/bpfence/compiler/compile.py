@@ -284,10 +284,10 @@ _READ_TEXTS: Final = (abi.STR_NET_PEER_IP, *(abi.STR_SENSOR_0 + number for numbe
 
 
 def _cautious(lowered: Lowered) -> frozenset[int]:
-    """Rules that kill at sensors alone: what a sensor could not read kills nobody."""
+    """Rules that kill at sensors alone which cannot deny: what such a sensor could not read kills nobody."""
 
     def of_sensor(event: str) -> bool:
-        return abi.CONSTANTS[EVENT_BY_NAME[event].id] >= abi.EV_SENSOR
+        return EVENT_BY_NAME[event].sensor and not EVENT_BY_NAME[event].deniable
 
     kills = (number for number, action in enumerate(lowered.actions) if action is Action.KILL)
     return frozenset(number for number in kills if all(map(of_sensor, lowered.rules[number].events)))

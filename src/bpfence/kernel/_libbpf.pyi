@@ -98,6 +98,8 @@ class _Lib:
     def bpfence_object_info(self, fd: int, map_info: CData) -> int: ...
     def bpfence_attach_event(self, program_fd: int, type: int, config: int, name: CData | bytes, offset: int, cookie: int) -> int:
         """Attaches a program to an event of perf's: the descriptor of the link."""
+    def bpfence_attach_aimed(self, program_fd: int, attach_type: int, cookie: int) -> int:
+        """Attaches an LSM or fmod_ret program where it was aimed at: the descriptor of the link."""
     def bpfence_link_program(self, link_fd: int) -> int:
         """A descriptor of the program that a link holds."""
     def bpfence_program_misses(self, fd: int) -> int:

@@ -565,6 +565,14 @@ int bpfence_attach_event(int program_fd, unsigned int type, unsigned long long c
 	return link;
 }
 
+/* Attaches a loaded LSM or fmod_ret program where it was aimed at, with a cookie. The descriptor of the link, or a negative errno. */
+int bpfence_attach_aimed(int program_fd, unsigned int attach_type, unsigned long long cookie)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, options, .tracing.cookie = cookie);
+
+	return bpf_link_create(program_fd, 0, attach_type, &options);
+}
+
 /* The program of a link: a descriptor, or a negative errno. */
 int bpfence_link_program(int link_fd)
 {

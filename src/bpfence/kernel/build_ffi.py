@@ -76,6 +76,7 @@ struct bpf_map_info { unsigned int type, key_size, value_size, max_entries, map_
 int bpfence_object_info(int fd, struct bpf_map_info *map_info);
 int bpfence_attach_event(int program_fd, unsigned int type, unsigned long long config, const char *name, unsigned long long offset,
                          unsigned long long cookie);
+int bpfence_attach_aimed(int program_fd, unsigned int attach_type, unsigned long long cookie);
 int bpfence_link_program(int link_fd);
 long long bpfence_program_misses(int fd);
 int bpfence_program_runs(int fd, unsigned long long *runs, unsigned long long *nanoseconds);

@@ -473,8 +473,8 @@ class Engine:
         self._unplaced = {}
         hints = sensors.Hints()
         for probe in probes:
-            if any(program not in self._sensing for program in sensors.PROGRAMS[probe.way]):  # its event is not supported, which is told
-                continue
+            if probe.way is not Way.LSM and any(program not in self._sensing for program in sensors.PROGRAMS[probe.way]):
+                continue  # its event is not supported, which is told
             error = self._placeless.get(probe.number) or self._sensor_error(probe, hints)
             if error is not None and not (probe.optional and isinstance(error, sensors.NoPlaceError)):
                 self._unplaced[probe.number] = f"{error}{f' ({error.hint})' if error.hint else ''}"
@@ -495,6 +495,9 @@ class Engine:
             if probe.number not in self._described:
                 self._put_on_file(probe, hints)
             return
+        if probe.way is Way.LSM:
+            self._put_on_hook(probe, hints)
+            return
         self._describe(probe, hints)
         attached: list[str] = []
         try:
@@ -505,6 +508,40 @@ class Engine:
         except KernelError:
             self._give_up(attached)
             raise
+
+    def _put_on_hook(self, probe: Probe, hints: sensors.Hints) -> None:
+        """Loads a program that is aimed at the hook, and attaches it with the engine in it."""
+        (name,) = sensors.link_names(probe)
+        row = next((choice.row for choice in self.plan.choices if choice.row.kind is Kind.PLACED), None)
+        target = sensors.lsm_target(probe, self.flavour, self._features, hints)
+        self._describe(probe, hints)
+        if name in self._links or row is None:  # without the row its event is not supported, which is told
+            return
+        (program,) = sensors.PROGRAMS[probe.way]
+        fd = self._load_aimed(Choice(program, target, row), sensors.described(probe))
+        try:
+            self._keep_link(name, libbpf.attach_aimed(fd, probe.number, modify_return=self.flavour == "fmod_ret"))
+        finally:
+            os.close(fd)
+
+    def _load_aimed(self, choice: Choice, what: str) -> int:
+        """A descriptor of a program that is loaded for the hook that it is aimed at. KernelError: it does not load."""
+        with Object(self._path(shared=self._sharing.takes(choice))) as parsed:
+            parsed.share(self._maps)
+            parsed.choose(choice.program)
+            if self.flavour == "fmod_ret":
+                parsed.modify_return(choice.program, choice.target)
+            else:
+                parsed.aim_hook(choice.program, choice.target.removeprefix(sensors.LSM_HOOK))
+            began = time.thread_time()
+            failed = parsed.load()
+            self._loading += time.thread_time() - began
+            if failed and failed.number in libbpf.NO_DESCRIPTORS:
+                raise libbpf.failure(failed.number, f"loading {what}")
+            if failed:
+                raise KernelError(f"{what} cannot be loaded: {failed.reason}", missing="that program")
+            self._loaded += 1
+            return os.dup(parsed.fd(choice.program))
 
     def _describe(self, probe: Probe, hints: sensors.Hints) -> None:
         if probe.number not in self._described:
@@ -604,6 +641,8 @@ class Engine:
         """Whether a program of `choices` need not be loaded."""
         if choice.row.kind is Kind.SENSOR:
             return choice.program in self._sensing
+        if choice.row.kind is Kind.PLACED:
+            return True  # each sensor loads its own
         if choice.row.kind is not Kind.TAIL:
             return choice.program in self._links
         used = any(self._sharing.continues(other) and other.row.tail == choice.program for other in choices)
@@ -745,7 +784,7 @@ class Engine:
         for program, choice in list(remaining.items()):
             try:
                 parsed.choose(program)
-                if choice.row.kind is Kind.HOOK and self.flavour == "fmod_ret":
+                if choice.row.kind in (Kind.HOOK, Kind.PLACED) and self.flavour == "fmod_ret":
                     parsed.modify_return(program, choice.target)
             except KernelError as error:
                 self._failed[program] = str(error)

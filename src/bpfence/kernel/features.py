@@ -198,7 +198,7 @@ class Features(msgspec.Struct, frozen=True):
 
     `functions`: parameters' types by function, for every one that begins with one of PREFIXES or is a system call, and
     `btf_trace_*` (these without parameters). `cgroup2`: where the hierarchy is mounted. `prototypes`: BTF's ids of what types these
-    functions have, which is one id where the kernel takes them for one type.
+    functions have, which is one id where the kernel takes them for one type. `silent`: those of the functions that return nothing.
     """
 
     probes: Mapping[str, Probe]
@@ -206,6 +206,7 @@ class Features(msgspec.Struct, frozen=True):
     cgroup2: str = ""
     machine: str = "x86_64"
     prototypes: Mapping[str, int] = {}
+    silent: frozenset[str] = frozenset()
 
     def answer(self, name: str) -> Answer:
         probe = self.probes.get(name)
@@ -251,6 +252,7 @@ def probe() -> Features:
     probes = dict(capabilities)
     functions: dict[str, tuple[str, ...]] = {}
     prototypes: dict[str, int] = {}
+    silent: frozenset[str] = frozenset()
     privileged = all(capabilities[name].answer is Answer.YES for name in ("cap_bpf", "cap_perfmon"))
     lsm = _securityfs("lsm")
     probes["lsm_active"] = _lsm_active(lsm)
@@ -269,6 +271,7 @@ def probe() -> Features:
                 known |= btf.functions(prefix)
             functions = {name: function.parameters for name, function in known.items()}
             prototypes = {name: function.prototype for name, function in known.items()}
+            silent = frozenset(name for name, function in known.items() if not function.returns)
             functions |= dict.fromkeys(btf.typedefs("btf_trace_"), ())
             probes |= _from_btf(btf, functions)
             probes["lsm_not_skipped"] = _lsm_not_skipped(btf.has_function("__bpf_prog_enter_recur"), os.uname().release)
@@ -277,7 +280,7 @@ def probe() -> Features:
         # A file that is there and cannot be read says nothing of the kernel: a container may hide it.
         hidden = _BTF.exists() and not os.access(_BTF, os.R_OK)
         probes["kernel_btf"] = Probe(Answer.UNKNOWN if hidden else Answer.NO, str(error).splitlines()[0])
-    return Features(probes, functions, cgroup2, platform.machine(), prototypes)
+    return Features(probes, functions, cgroup2, platform.machine(), prototypes, silent)
 
 
 def _from_btf(btf: KernelBtf, functions: Mapping[str, tuple[str, ...]]) -> dict[str, Probe]:

@@ -25,6 +25,7 @@ class Kind(enum.Enum):
     RETURN = "return"  # the end of a kernel function, for events that exist only then
     RESULT = "result"  # the end of a system call, for records of other hooks that wait for its result
     SENSOR = "sensor"  # wherever policies put sensors, as often as there are: see kernel/sensors.py
+    PLACED = "placed"  # the same, and loaded anew for each
     TAIL = "tail"  # attached to nothing: what programs at ends of system calls go on in, as it has the engine
 
 
@@ -130,8 +131,9 @@ def _tail(program: str, function: str, rows: Iterable[Row]) -> Row:
     return Row(f"tail:{program}", (Variant(program),), tuple(events), Kind.TAIL, function, optional=True, whole=True)
 
 
-def _sensor(way: str, program: str = "") -> Row:
-    return Row(f"sensor:{way}", (Variant(f"sensor_{program or way}"),), (f"sensor.{way}",), Kind.SENSOR, needs="attach_cookie")
+def _sensor(way: str, program: str = "", kind: Kind = Kind.SENSOR) -> Row:
+    function = "security_settime64" if kind is Kind.PLACED else ""
+    return Row(f"sensor:{way}", (Variant(f"sensor_{program or way}"),), (f"sensor.{way}",), kind, function, needs="attach_cookie")
 
 
 def _move(program: str, kind: Kind) -> Row:
@@ -306,6 +308,7 @@ _ATTACHED: Final = (
     _sensor("kretprobe", "return"),
     _sensor("kretprobe", "entry"),
     _sensor("tracepoint"),
+    _sensor("lsm", kind=Kind.PLACED),
     _sensor("uprobe"),
     _sensor("uretprobe", "ureturn"),
     _sensor("uretprobe", "uentry"),

@@ -418,6 +418,12 @@ class Object:
             result = lib.bpf_program__set_attach_target(handle, 0, function.encode())
             check(result, f"aiming program {program} at {function}", log.text())
 
+    def aim_hook(self, program: str, hook: str) -> None:
+        """Aims an LSM program at another hook than its section says."""
+        with messages() as log:
+            result = lib.bpf_program__set_attach_target(self.programs[program], 0, hook.encode())
+            check(result, f"aiming program {program} at {hook}", log.text())
+
     def function(self, name: str) -> int:
         """The id of a function in the object's BTF. KeyError: there is none."""
         found = lib.btf__find_by_name_kind(lib.bpf_object__btf(self._object), name.encode(), lib.BTF_KIND_FUNC)
@@ -524,6 +530,12 @@ def attach_event(program_fd: int, type_: int, config: int, name: bytes | None, o
     return int(lib.bpfence_attach_event(program_fd, type_, config, name or ffi.NULL, offset, cookie))
 
 
+def attach_aimed(program_fd: int, cookie: int, *, modify_return: bool) -> int:
+    """Attaches a loaded LSM program, or one that was made a fmod_ret program, to what it was aimed at: the descriptor of the link."""
+    attach_type = lib.BPF_MODIFY_RETURN if modify_return else lib.BPF_LSM_MAC
+    return check(lib.bpfence_attach_aimed(program_fd, attach_type, cookie), "attaching a program with a cookie")
+
+
 def cpu_ids() -> int:
     """One more than the largest number that a processor of this machine can have."""
     text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii")
@@ -599,6 +611,7 @@ class Function(msgspec.Struct, frozen=True):
     id: int
     prototype: int
     parameters: tuple[str, ...]
+    returns: bool = True
 
 
 class KernelBtf:
@@ -626,7 +639,7 @@ class KernelBtf:
             function = lib.btf__type_by_id(self._btf, id)
             name, prototype = self._text(function.name_off), function.type
             if name not in found:
-                found[name] = Function(id, prototype, self._parameters(prototype))
+                found[name] = Function(id, prototype, self._parameters(prototype), bool(lib.btf__type_by_id(self._btf, prototype).type))
         return found
 
     def typedefs(self, prefix: str) -> list[str]:

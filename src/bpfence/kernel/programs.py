@@ -60,6 +60,10 @@ class Plan(msgspec.Struct, frozen=True):
         )
 
 
+_PLACEHOLDER: Final = "bpf_lsm_settime"
+"""Where a program is for that is aimed at each hook anew, as long as it is at none: seldom called, and never attached to."""
+
+
 def target_of(row: Row, flavour: str) -> str:
     """The kernel function whose call the program sees."""
     if row.kind is Kind.TRACEPOINT:
@@ -68,6 +72,8 @@ def target_of(row: Row, flavour: str) -> str:
         return f"bpf_iter_{row.hook}"
     if row.kind is Kind.SENSOR:
         return ""
+    if row.kind is Kind.PLACED:
+        return _PLACEHOLDER if flavour == "lsm" else row.function
     if row.kind in (Kind.START, Kind.RETURN, Kind.RESULT, Kind.TAIL):
         return row.function
     return f"bpf_lsm_{row.hook}" if flavour == "lsm" else row.function or f"security_{row.hook}"

@@ -18,12 +18,14 @@ from typing import Final, NamedTuple
 from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.kernel import libbpf
-from bpfence.kernel.features import SYSCALL_PREFIX
+from bpfence.kernel.features import SYSCALL_PREFIX, Features
+from bpfence.names import lsm_function
 from bpfence.policy import Probe, ProbeArgument, Read, Way
 from bpfence.words import quoted
 
 PROGRAMS: Final = {
     Way.KPROBE: ("sensor_kprobe",), Way.KRETPROBE: ("sensor_return", "sensor_entry"), Way.TRACEPOINT: ("sensor_tracepoint",),
+    Way.LSM: ("sensor_lsm",),
     Way.UPROBE: ("sensor_uprobe",), Way.URETPROBE: ("sensor_ureturn", "sensor_uentry"), Way.USDT: ("sensor_usdt",),
 }  # fmt: skip
 """By the way of attaching: the programs of bpf/sensor.bpf.c, in the order in which they are attached."""
@@ -32,6 +34,8 @@ RETPROBE: Final = 1
 """In the config of the perf event of a kprobe or uprobe: /sys/bus/event_source/devices/kprobe/format/retprobe."""
 APART: Final = "-"
 """What sets a program's name, a sensor's number, and what else there is apart in the name of a link."""
+LSM_HOOK: Final = "bpf_lsm_"
+"""What the kernel's functions begin with that stand for hooks of the LSM."""
 _DEVICES: Final = Path("/sys/bus/event_source/devices")
 _EVENTS: Final = (Path("/sys/kernel/tracing/events"), Path("/sys/kernel/debug/tracing/events"))
 _KALLSYMS: Final = Path("/proc/kallsyms")
@@ -51,7 +55,8 @@ FILES: Final = frozenset((Read.FILE, Read.PATH, Read.BINPRM, Read.FD))
 _TEXTS: Final = frozenset((abi.SENSOR_TEXT, abi.SENSOR_FILENAME, abi.SENSOR_DATA_LOC, abi.SENSOR_TEXT_HERE, abi.SENSOR_BYTES))
 """What may be longer than a text's own place: names of modules and devices never are."""
 _TITLES: Final = {
-    Way.KPROBE: "kprobe on", Way.KRETPROBE: "kretprobe on", Way.TRACEPOINT: "tracepoint", Way.UPROBE: "uprobe on",
+    Way.KPROBE: "kprobe on", Way.KRETPROBE: "kretprobe on", Way.TRACEPOINT: "tracepoint",
+    Way.LSM: "sensor on LSM hook", Way.UPROBE: "uprobe on",
     Way.URETPROBE: "uretprobe on", Way.USDT: "static probe",
 }  # fmt: skip
 
@@ -206,6 +211,29 @@ def attach(probe: Probe, program: str, program_fd: int, machine: str, hints: Hin
         if found == -errno.ENOENT:
             raise hints.missing(f"this kernel has no function {name}", name, None if probe.optional else lambda: hints.functions)
     return libbpf.check(found, f"attaching a {described(probe)}")
+
+
+def lsm_target(probe: Probe, flavour: str, features: Features, hints: Hints) -> str:
+    """The kernel's function that a sensor on a hook of the LSM is aimed at. NoPlaceError: this kernel has no such hook; KernelError: it is
+    none that can refuse, or its arguments are not those of the function that asks it.
+    """
+    function, hook = lsm_function(probe.place), f"{LSM_HOOK}{probe.place}"
+    target = hook if flavour == "lsm" else function
+    if target not in features.functions:
+        what = f"this kernel has no LSM hook {probe.place} ({target})"
+        names = {name.removeprefix(LSM_HOOK) for name in features.functions if name.startswith(LSM_HOOK)}
+        raise hints.missing(what, probe.place, None if probe.optional else lambda: names)
+    if target in features.silent:
+        raise KernelError(f"{described(probe)}: the hook returns nothing, so nothing can be refused there", missing="an answer of the hook")
+    given = features.functions[target]
+    if any(argument.read is not Read.NOTHING for argument in probe.arguments):
+        if features.functions.get(function, given) != given:
+            what = f"{described(probe)}: the hook has other arguments on this kernel than {function}"
+            raise KernelError(what, missing="those arguments", hint="leave args and the filters on them out")
+        for argument in probe.arguments:
+            if argument.read is not Read.NOTHING and argument.index >= len(given):
+                raise KernelError(f"{described(probe)} has no argument {argument.index}", missing="that argument")
+    return target
 
 
 class Hints:

@@ -11,7 +11,18 @@ import pytest
 from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.kernel import sensors
-from bpfence.kernel.sensors import FormatField, Hints, NoPlaceError, descriptor, format_fields, function_of, link_names, tracepoint
+from bpfence.kernel.features import Features
+from bpfence.kernel.sensors import (
+    FormatField,
+    Hints,
+    NoPlaceError,
+    descriptor,
+    format_fields,
+    function_of,
+    link_names,
+    lsm_target,
+    tracepoint,
+)
 from bpfence.policy import Probe, ProbeArgument, Read, Way
 
 FORMAT = """\
@@ -297,3 +308,44 @@ def test_the_return_is_another_place_than_the_call(places: list[int], monkeypatc
     monkeypatch.setattr(sensors.libbpf, "attach_event", lambda *given: asked.append(given) or 7)
     assert sensors.attach(kprobe(), program, 3, "x86_64", Hints()) == 7
     assert asked[0][:4] == (3, 8, config, b"f")
+
+
+MKDIR = ("struct inode *", "struct dentry *", "umode_t")
+MMAP = ("struct file *", "unsigned long", "unsigned long")
+HOOKS = {
+    "bpf_lsm_inode_mkdir": MKDIR,
+    "security_inode_mkdir": MKDIR,
+    "bpf_lsm_mmap_file": (*MMAP, "unsigned long"),
+    "security_mmap_file": MMAP,
+    "bpf_lsm_d_instantiate": ("struct dentry *", "struct inode *"),
+    "bpf_lsm_userns_create": ("struct cred *",),
+    "security_create_user_ns": ("struct cred *",),
+}
+KERNEL = Features({}, HOOKS, silent=frozenset({"bpf_lsm_d_instantiate"}))
+
+
+def refuser(hook: str, *arguments: ProbeArgument) -> Probe:
+    return Probe(Way.LSM, hook, arguments)
+
+
+def test_where_a_sensor_that_refuses_is_aimed() -> None:
+    mode = ProbeArgument(2, Read.NUMBER, 2)
+    assert lsm_target(refuser("inode_mkdir", mode), "lsm", KERNEL, Hints()) == "bpf_lsm_inode_mkdir"
+    assert lsm_target(refuser("inode_mkdir", mode), "fmod_ret", KERNEL, Hints()) == "security_inode_mkdir"
+    assert lsm_target(refuser("userns_create"), "fmod_ret", KERNEL, Hints()) == "security_create_user_ns"
+    assert lsm_target(refuser("mmap_file"), "lsm", KERNEL, Hints()) == "bpf_lsm_mmap_file"
+    assert link_names(refuser("userns_create"))[0].startswith("sensor_lsm-")
+
+
+@pytest.mark.parametrize(
+    ("probe", "what"),
+    [
+        (refuser("mmap_file", ProbeArgument(2, Read.NUMBER)), "other arguments on this kernel than security_mmap_file"),
+        (refuser("inode_mkdir", ProbeArgument(3, Read.NUMBER)), "has no argument 3"),
+        (refuser("d_instantiate"), "nothing can be refused there"),
+        (refuser("inode_mkdri"), "no LSM hook inode_mkdri"),
+    ],
+)
+def test_where_none_can_be(probe: Probe, what: str) -> None:
+    with pytest.raises(KernelError, match=what):
+        lsm_target(probe, "lsm", KERNEL, Hints())

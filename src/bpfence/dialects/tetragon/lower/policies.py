@@ -22,7 +22,7 @@ from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.lower import conditions, scopes, uprobes
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
 from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, known, name_of
-from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, placed, result_of
+from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, lsm_of, placed, result_of
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import selectors_of
 from bpfence.dialects.tetragon.read.model import Action as WrittenAction
@@ -42,6 +42,7 @@ from bpfence.dialects.tetragon.read.model import (
 )
 from bpfence.documents.report import Report
 from bpfence.errors import Location
+from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import FALSE, TRUE, Action, Condition, Op, Policy, Probe, Rule, Way, atoms
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
@@ -210,7 +211,8 @@ class _Lowering:
                 yield f".{function}", msgspec.structs.replace(hook, call=function, syscall=found.type == "syscalls")
 
     def _sensor(self, hook: Hook, *, returns: bool = False) -> Known | None:
-        """A hook that a sensor makes an event of; None, and a finding, where none can. `returns`: when the function returns."""
+        """A hook that a sensor makes an event of; None, and a finding, where none can. `returns`: when the function returns; else one that
+        may refuse, where a selector asks for that and the hook can."""
         if isinstance(hook, Tracepoint) and hook.raw:
             self.refuse(hook.at("raw"), "raw tracepoints cannot be put in force yet", "leave raw out, and count fields of the format")
             return None
@@ -220,7 +222,7 @@ class _Lowering:
             at = (
                 uprobes.placed(hook, returns=returns)
                 if isinstance(hook, UProbe | Usdt)
-                else placed(hook, self._tested(hook), returns=returns)
+                else placed(hook, self._tested(hook), returns=returns, refuses=not returns and self._refuses(hook))
             )
         except UnreadableError as problem:
             self.refuse(problem.place, str(problem), problem.hint)
@@ -234,6 +236,13 @@ class _Lowering:
             return None
         self.probes[probe.number] = other if probe.optional else probe  # one that cannot be done without is not optional
         return found
+
+    def _refuses(self, hook: Hook) -> bool:
+        """Whether the sensor of a hook of the LSM must be able to refuse."""
+        return bool(lsm_of(hook)) and any(map(self._overrides, selectors_of(hook, self.spec)))
+
+    def _overrides(self, selector: Selector) -> bool:
+        return not self.monitors and any(one.action == "Override" for one in selector.match_actions)
 
     def _tested(self, hook: Hook) -> set[int]:
         """The arguments that filters of a hook are about."""
@@ -274,7 +283,7 @@ class _Lowering:
         """Whether a selector of a hook that waits for the return is decided without it: nobody is to be killed too late, or not at all,
         because the kernel misses a return."""
         kills = not self.monitors and any(one.action in ("Sigkill", "Signal") for one in selector.match_actions)
-        return kills and not _late(selector)
+        return (kills or self._overrides(selector)) and not _late(selector)
 
     def _returned(self, hook: Hook, selector: Selector) -> list[Condition]:
         """What a selector asks of what the function returns."""
@@ -477,10 +486,10 @@ class _Lowering:
         if action is Action.NONE:
             return
         returned = self._actions(selector.match_return_actions)[1]
-        overrides = any(one.action == "Override" for one in selector.match_actions) and not self.monitors
-        if overrides and found.event.startswith("sensor."):
-            what = f"{name_of(hook)} cannot be overridden yet: only hooks that are events of their own can refuse"
-            self.refuse(selector.place, what, "use Sigkill, or a hook of the LSM")
+        if self._overrides(selector) and not EVENT_BY_NAME[found.event].deniable:
+            late = "what has returned cannot be overridden" if _late(selector) else ""
+            what = late or f"{name_of(hook)} cannot be overridden: only functions that ask the LSMs can refuse"
+            self.refuse(selector.place, what, "leave matchReturnArgs out" if late else "use Sigkill, or a hook of the LSM")
             return
         name = self.policy.name
         self.sensors[where] = Sensor(
@@ -491,7 +500,7 @@ class _Lowering:
             f"KPROBE_ACTION_{told.upper()}",
             hook.message[:256],
             hook.tags,
-            isinstance(hook, KProbe) and hook.returns and not found.event.startswith("sensor."),
+            isinstance(hook, KProbe) and hook.returns and EVENT_BY_NAME[found.event].deniable,
             _limit(selector.match_actions),
             self._result(hook) if found.event in (Way.KRETPROBE.value, Way.URETPROBE.value) else None,
             f"KPROBE_ACTION_{returned.upper()}",

@@ -11,11 +11,12 @@ from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from bpfence.conditions.values import conj
-from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads, function_of
+from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import MAX_ARGUMENTS
 from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, LsmHook, Tracepoint, UProbe
 from bpfence.errors import Location
+from bpfence.names import lsm_function, lsm_hook
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
 from bpfence.words import quoted, suggest
 
@@ -67,9 +68,17 @@ def is_call(function: str) -> bool:
     return function.startswith(_CALLS)
 
 
-def placed(hook: KProbe | Tracepoint | LsmHook, tested: Collection[int] = (), *, returns: bool = False) -> Placed:
+def lsm_of(hook: Hook) -> str:
+    """The hook of the LSM that a hook of a policy is, or that its function asks about; "" where it is none."""
+    if isinstance(hook, LsmHook):
+        return hook.hook
+    return lsm_hook(hook.call) if isinstance(hook, KProbe) else ""
+
+
+def placed(hook: KProbe | Tracepoint | LsmHook, tested: Collection[int] = (), *, returns: bool = False, refuses: bool = False) -> Placed:
     """The sensor of a hook; of one that waits for the return (`returns`) the one that does, or that of the call alone. `tested`: the
-    arguments that filters are about. UnreadableError: an argument cannot be read.
+    arguments that filters are about. `refuses`: the one that can refuse, of a hook of the LSM (`lsm_of`). UnreadableError: an argument
+    cannot be read.
     """
     if isinstance(hook, KProbe) and not _FUNCTION.fullmatch(hook.call):
         hint = "write a function of the kernel; those of calls of 32 bits are not watched yet"
@@ -93,7 +102,7 @@ def placed(hook: KProbe | Tracepoint | LsmHook, tested: Collection[int] = (), *,
         size = NUMBERS.get(argument.kind, 32) // 8
         arguments.append(ProbeArgument(argument.index, read, size, signed, length, argument.return_copy))
     result = _result(hook) if isinstance(hook, KProbe) and returns else None
-    probe = _probe(hook, tuple(arguments), result)
+    probe = _refusing(hook, tuple(arguments)) if refuses else _probe(hook, tuple(arguments), result)
     here = Atom("sensor.number", Op.RANGE, (probe.number, probe.number))
     return Placed(probe, Known(probe.way.value, parameters, also=conj((here,))))
 
@@ -102,11 +111,16 @@ def _probe(hook: KProbe | Tracepoint | LsmHook, arguments: tuple[ProbeArgument, 
     if isinstance(hook, Tracepoint):
         return Probe(Way.TRACEPOINT, f"{hook.subsystem}/{hook.event}", arguments, location=hook.at("event"))
     if isinstance(hook, LsmHook):
-        return Probe(Way.KPROBE, function_of(hook.hook), arguments, location=hook.at("hook"))
+        return Probe(Way.KPROBE, lsm_function(hook.hook), arguments, location=hook.at("hook"))
     optional = hook.ignore is not None and hook.ignore.call_not_found
     way = Way.KRETPROBE if result is not None else Way.KPROBE
     call = hook.syscall and is_call(hook.call)
     return Probe(way, hook.call, arguments, call, optional, result, location=hook.at("call"))
+
+
+def _refusing(hook: KProbe | Tracepoint | LsmHook, arguments: tuple[ProbeArgument, ...]) -> Probe:
+    optional = isinstance(hook, KProbe) and hook.ignore is not None and hook.ignore.call_not_found
+    return Probe(Way.LSM, lsm_of(hook), arguments, optional=optional, location=hook.at("call" if isinstance(hook, KProbe) else "hook"))
 
 
 def _result(hook: KProbe) -> ProbeArgument:

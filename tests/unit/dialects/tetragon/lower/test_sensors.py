@@ -75,6 +75,7 @@ def test_a_rule_is_about_its_sensor_alone() -> None:
 
 
 MINUS = 2**64
+INT = [{"index": 0, "type": "int"}]
 
 
 @pytest.mark.parametrize(
@@ -348,11 +349,42 @@ def test_any_lsm_hook_has_a_sensor_on_the_function_that_asks(name: str, function
     assert decided(found, sensor__number0=6) == Action.NONE
 
 
-def test_a_sensor_on_an_lsm_hook_refuses_nothing() -> None:
-    override = {"matchActions": [{"action": "Override", "argError": -1}]}
-    _, told = lowered(lsmhooks=[{"hook": "inode_mkdir", "selectors": [override]}])
-    assert [one.code for one in told] == ["not-supported"]
-    native, told = lowered(lsmhooks=[{"hook": "file_open", "args": [{"index": 0}], "selectors": [override]}])
+OVERRIDE = {"matchActions": [{"action": "Override", "argError": -13}]}
+
+
+@pytest.mark.parametrize(
+    ("section", "form"),
+    [("kprobes", {"call": "security_prepare_creds", "syscall": False}), ("lsmhooks", {"hook": "cred_prepare"})],
+)
+def test_a_sensor_on_a_hook_of_the_lsm_can_refuse(section: str, form: dict[str, Any]) -> None:
+    one = {**form, "args": [{"index": 2, "type": "uint16"}], "selectors": [{**on(2, "Equal", "5"), **OVERRIDE}, on(2, "Equal", "6")]}
+    found, told = lowered(**{section: [one]})
+    assert told == []
+    [probe] = found.policy.probes
+    assert (probe.way, probe.place) == (Way.LSM, "cred_prepare")
+    assert decided(found, sensor__number0=5) == Action.DENY
+    assert [rule.errno for rule in found.policy.rules] == [13, 1]
+    assert decided(found, sensor__number0=6) == Action.OBSERVE
+    assert decided(found, sensor__number0=7) == Action.NONE
+    compile_policies(PolicySet((found.policy,)))
+    observed, told = lowered(**{section: [one]}, options=[{"name": "policy-mode", "value": "monitor"}])
+    assert ([probe.way for probe in observed.policy.probes], told) == ([Way.KPROBE], [])
+
+
+def test_what_is_refused_does_not_wait_for_the_return() -> None:
+    waits = {"return": True, "returnArg": {"index": 0, "type": "int"}}
+    found, told = lowered(kprobes=[kprobe({**on(0, "Equal", "2"), **OVERRIDE}, call="security_kernel_load_data", args=INT, **waits)])
+    assert (told, [probe.way for probe in found.policy.probes]) == ([], [Way.LSM])
+    assert found.sensors["kprobes[0].selectors[0]"].returns
+    late = {"matchReturnArgs": [{"index": 0, "operator": "Equal", "values": ["0"]}], **OVERRIDE}
+    _, told = lowered(kprobes=[kprobe(late, call="security_kernel_load_data", args=INT, **waits)])
+    assert [one.message for one in told] == ["what has returned cannot be overridden"]
+
+
+def test_what_is_no_hook_of_the_lsm_cannot_refuse() -> None:
+    _, told = lowered(kprobes=[hook({**on(0, "Equal", "1"), **OVERRIDE})])
+    assert [(one.code, "only functions that ask the LSMs" in one.message) for one in told] == [("not-supported", True)]
+    native, told = lowered(lsmhooks=[{"hook": "file_open", "args": [{"index": 0}], "selectors": [OVERRIDE]}])
     assert (told, native.policy.probes) == ([], ())
 
 

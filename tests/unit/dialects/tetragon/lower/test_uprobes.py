@@ -145,7 +145,7 @@ def test_what_may_not_be_in_a_register_is_not_read_of_a_static_probe(type_: str)
         ({"uprobes": [uprobe(data=[{"index": 0, "type": "uint64", "source": "pt_regs", "resolve": "rax"}])]}, "data is read"),
         ({"uprobes": [uprobe(binaryDigests=[{"algorithm": "sha1", "digest": "0"}])]}, "binaryDigests is read"),
         ({"uprobes": [uprobe(**{"return": True, "returnArg": {"index": 0, "type": "string"}})]}, "not read as string yet"),
-        ({"uprobes": [uprobe({"matchActions": [{"action": "Override", "argError": -1}]})]}, "cannot be overridden yet"),
+        ({"uprobes": [uprobe({"matchActions": [{"action": "Override", "argError": -1}]})]}, "cannot be overridden"),
         ({"usdts": [usdt({"matchActions": [{"action": "Set", "argIndex": 0, "argValue": 1}]})]}, "action Set"),
     ],
 )
