@@ -40,7 +40,7 @@ MODULES: Final = {
     },
     "bpfence.cli.languages": {
         "convert": "Write rules of other languages as native policies.",
-        "events": "List the events that rules can be about.",
+        "events": "List events that rules can be about, or show an agent's.",
         "fields": "List the fields of conditions and messages.",
     },
     "bpfence.cli.host": {
@@ -49,6 +49,10 @@ MODULES: Final = {
         "run": "Enforce policies on this host, and print alerts.",
         "status": "Show what is in force, and what was counted.",
         "unload": "End enforcement: take everything out of the kernel.",
+    },
+    "bpfence.cli.control": {
+        "policy": "Show and change the policies of a running agent.",
+        "top": "Show what a running agent sees and what it costs.",
     },
     "bpfence.cli.configuration": {"config": "Check and show the configuration of `bpfence run`."},
     "bpfence.cli.kubernetes": {"webhook": "Answer a cluster that asks whether policies are right."},

@@ -21,7 +21,7 @@ from typing import Final
 
 from bpfence.errors import UsageError
 from bpfence.host.hostnames import Notice
-from bpfence.host.sockets import listening, listens
+from bpfence.host.sockets import listening_alone
 
 MAX_CLIENTS: Final = 16
 MAX_REQUEST: Final = 8192
@@ -65,7 +65,7 @@ class Scrapes:
     def _listening(self, place: str, anywhere: bool) -> socket.socket:
         try:
             if self._path is not None:
-                return _unix(self._path)
+                return listening_alone(self._path, BACKLOG)
             address, port = _address(place)
             if not (anywhere or address.is_loopback):
                 why = "anybody who reaches it learns what is watched here. With --metrics-public that is no mistake"
@@ -228,12 +228,3 @@ def _address(place: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address,
     if not (port.isascii() and port.isdecimal() and int(port) < 65536):
         raise UsageError(f"--metrics {place}: {port!r} is no port; it takes {FORM}: 127.0.0.1:9477, say")
     return address, int(port)
-
-
-def _unix(path: Path) -> socket.socket:
-    """A socket that only we reach. OSError where something else is at the path, or another process listens there."""
-    if path.is_symlink() or (path.exists() and not path.is_socket()):
-        raise OSError(None, "something else is there")
-    if path.exists() and listens(path) is not False:
-        raise OSError(None, "another process listens there")
-    return listening(path, BACKLOG)
