@@ -73,7 +73,7 @@ from bpfence.host.cgroups import CgroupPaths, find_hierarchy
 from bpfence.host.descriptors import raise_limit
 from bpfence.host.hostnames import Notice
 from bpfence.host.links import Links
-from bpfence.host.service import notify
+from bpfence.host.service import notify, watchdog_seconds
 from bpfence.host.signals import Signals
 from bpfence.kernel.measured import Measured
 from bpfence.outputs.routes import Outputs
@@ -196,6 +196,7 @@ class Agent:
         self._read_at = float("-inf")
         self._loss = self.loop.timer(self._look_at_losses)
         self._hosts = self.loop.timer(self._resolve_again)
+        self._watchdog = self.loop.timer(self._alive)
         self._hosts_next = float("-inf")
         self._wanted = False
         self._landlock: tuple[list[Path], list[Path]] | None = None
@@ -263,6 +264,13 @@ class Agent:
         self._loss.due = self.loop.now() + QUIET_SECONDS
         self._composer.belonging.json("/")  # the first look at a cgroup makes what takes ten alerts' time: not when alerts wait
         self._ready()
+        self._alive(self.loop.now())
+
+    def _alive(self, now: float) -> None:
+        """Tell the service manager that the loop goes round, twice as often as it wants to hear it."""
+        if seconds := watchdog_seconds():
+            notify("WATCHDOG=1")
+            self._watchdog.due = now + seconds / 2
 
     def _begin(self, engine: Engine, loaded: Loaded) -> None:
         """Put what was loaded in force in an engine, and give up privileges. The engine is closed where that fails."""

@@ -54,6 +54,7 @@ MODULES: Final = {
         "policy": "Show and change the policies of a running agent.",
         "top": "Show what a running agent sees and what it costs.",
     },
+    "bpfence.cli.service": {"service": "Run bpfence as a service of systemd."},
     "bpfence.cli.configuration": {"config": "Check and show the configuration of `bpfence run`."},
     "bpfence.cli.kubernetes": {"webhook": "Answer a cluster that asks whether policies are right."},
     "bpfence.cli.range": {"range": "Play harmless attacks against the policies in force."},

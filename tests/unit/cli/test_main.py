@@ -31,7 +31,8 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert "Example" in result.output
     assert f"bpfence {name}" in result.output
     assert (
-        name in ("run", "exec", "completion", "seccomp", "pod", "hook", "range", "webhook", "config", "policy") or "--json" in result.output
+        name in ("run", "exec", "completion", "seccomp", "pod", "hook", "range", "webhook", "config", "policy", "service")
+        or "--json" in result.output
     )
 
 
@@ -106,6 +107,7 @@ def test_all_commands_are_there() -> None:
         "webhook",
         "config",
         "policy",
+        "service",
         "top",
     }
     assert set(EVERY_NAME) == needs_no_kernel | {"run", "exec", "status", "unload", "doctor", "hook", "range", "workloads"}
