@@ -115,6 +115,10 @@ $(BUILD)/wheel.stamp: $(BUILD)/files $(BPF_SOURCES) $(wildcard tools/build_*.py 
 wheel: $(BUILD)/wheel.stamp ## source distribution and a wheel that needs Python alone, in dist/
 	@cat $<
 
+.PHONY: man
+man: $(BUILD)/dev.stamp ## manual pages of all commands, from their help, in .build/man
+	@$(PYTHON) tools/build_man.py
+
 .PHONY: image
 image: $(BUILD)/wheel.stamp ## a container image for deploy/helm, in dist/: of Debian's packages and the wheel, without an engine
 	@$(PYTHON) tools/build_image.py

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 POLICIES = ROOT / "examples" / "policies"
 OVERLAY = ROOT / "examples" / "falco" / "local_rules.yaml"
 FALCO_RULES = ROOT.parent / "shared" / "corpora" / "falco" / "falco_rules.yaml"
-COMMANDS = ("run", "check", "explain", "test", "exec", "status", "doctor", "unload")
+COMMANDS = ("run", "check", "explain", "test", "exec", "status", "doctor", "unload", "events", "policy", "top", "service")
 
 
 def bpfence(*words: str) -> subprocess.CompletedProcess[str]:

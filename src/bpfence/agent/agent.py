@@ -29,6 +29,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +41,18 @@ from bpfence.agent.feed import Choice, Chosen, Feed, alike
 from bpfence.agent.generations import KEPT, Counts, Generations, StartCost, state_path, write_whole
 from bpfence.agent.kept import Kept
 from bpfence.agent.kernel import CAN_SKIP, REPLACES, Engine, Kernel, LiveKernel
-from bpfence.agent.loading import NO_FACTS, Loaded, Options, is_confirmed, load, locking_out, narrowed, own_programs, with_facts
+from bpfence.agent.loading import (
+    NO_FACTS,
+    Loaded,
+    Modes,
+    Options,
+    is_confirmed,
+    load,
+    locking_out,
+    narrowed,
+    own_programs,
+    with_facts,
+)
 from bpfence.agent.loop import Loop
 from bpfence.agent.metrics import InForce, Meter, Metrics
 from bpfence.agent.pipeline import Pipeline
@@ -61,7 +73,7 @@ from bpfence.host.cgroups import CgroupPaths, find_hierarchy
 from bpfence.host.descriptors import raise_limit
 from bpfence.host.hostnames import Notice
 from bpfence.host.links import Links
-from bpfence.host.service import notify
+from bpfence.host.service import notify, watchdog_seconds
 from bpfence.host.signals import Signals
 from bpfence.kernel.measured import Measured
 from bpfence.outputs.routes import Outputs
@@ -94,6 +106,7 @@ GATHER_SECONDS: Final = 0.002
 """Records that come so soon after others are read together: to look at each by itself takes three times as long."""
 LAST_SECONDS: Final = 0.5
 """For how many seconds records that wait at the end are made lines of; what is left then is told as lost."""
+NO_MODES: Final[Modes] = MappingProxyType({})
 LATE: Final = (
     "{} came after what only they need was given up (CAP_SYS_PTRACE): environments, user names of containers and command lines of other"
     " users' processes stay unknown until a restart"
@@ -125,7 +138,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 class Agent:
     """One engine, its policies and their outputs. `report` takes messages for people. `sources`: who tells of containers. `feed`: where
-    policies come from beside files. `scrapes`: who asks for metrics."""
+    policies come from beside files. `scrapes`: who asks for metrics. `modes`: of single policies, instead of what the settings say; for any
+    thread. `metered`: count what metrics tell, for others than scrapes."""
 
     def __init__(
         self,
@@ -141,6 +155,8 @@ class Agent:
         sources: Sources | None = None,
         feed: Feed | None = None,
         scrapes: Scrapes | None = None,
+        modes: Callable[[], Modes] | None = None,
+        metered: bool = False,
     ) -> None:
         self.settings = settings
         self.outputs = outputs
@@ -166,11 +182,12 @@ class Agent:
         self._containers_version = 0
         self._sources = sources
         self._scrapes = scrapes
-        self._meter = Meter() if scrapes is not None else None
-        self._metrics = Metrics(self, self._meter) if self._meter is not None else None
+        self.meter = self._meter = Meter() if scrapes is not None or metered else None
+        self._metrics = Metrics(self, self._meter) if scrapes is not None and self._meter is not None else None
+        self._modes = modes or (lambda: NO_MODES)
         self._feed = feed
         self._feed_notice = Notice()
-        self._choice = Choice(feed, self._links) if feed is not None else None
+        self._choice = Choice(feed, self._links, self.kept) if feed is not None else None
         self._feeds = self.loop.timer(self._look_at_feed)
         self._begun = False
         self._classes = self.loop.timer(self._look_at_classes)
@@ -179,6 +196,7 @@ class Agent:
         self._read_at = float("-inf")
         self._loss = self.loop.timer(self._look_at_losses)
         self._hosts = self.loop.timer(self._resolve_again)
+        self._watchdog = self.loop.timer(self._alive)
         self._hosts_next = float("-inf")
         self._wanted = False
         self._landlock: tuple[list[Path], list[Path]] | None = None
@@ -199,6 +217,17 @@ class Agent:
         life = self._life
         return life.tables.loaded if life is not None else None
 
+    @property
+    def generation(self) -> int:
+        """Number of the tables in force; 0: none are. For any thread."""
+        life = self._life
+        return life.engine.generation if life is not None else 0
+
+    def supported_events(self) -> frozenset[str]:
+        """The events that this kernel offers; none before the start and after the end. For any thread."""
+        life = self._life
+        return life.engine.supported_events() if life is not None else frozenset()
+
     def _live(self) -> Live:
         return self.life.source
 
@@ -207,7 +236,7 @@ class Agent:
     def start(self, loaded: Loaded | None = None) -> None:
         """Put the policies in force, or raise and leave in force what was before. `loaded`: what was read already, with no scope."""
         settings = self.settings
-        loaded = self._load(NO_FACTS) if loaded is None else with_facts(loaded, settings.mode, settings.scope, NO_FACTS)
+        loaded = self._load(NO_FACTS) if loaded is None else with_facts(loaded, settings.mode, settings.scope, NO_FACTS, self._modes())
         if not settings.starts_command:  # which would be given the limit
             raise_limit()
         try:
@@ -235,6 +264,13 @@ class Agent:
         self._loss.due = self.loop.now() + QUIET_SECONDS
         self._composer.belonging.json("/")  # the first look at a cgroup makes what takes ten alerts' time: not when alerts wait
         self._ready()
+        self._alive(self.loop.now())
+
+    def _alive(self, now: float) -> None:
+        """Tell the service manager that the loop goes round, twice as often as it wants to hear it."""
+        if seconds := watchdog_seconds():
+            notify("WATCHDOG=1")
+            self._watchdog.due = now + seconds / 2
 
     def _begin(self, engine: Engine, loaded: Loaded) -> None:
         """Put what was loaded in force in an engine, and give up privileges. The engine is closed where that fails."""
@@ -277,7 +313,7 @@ class Agent:
 
     def _load(self, facts: Facts) -> Loaded:
         settings = self.settings
-        return load(settings.policies, settings.mode, settings.scope, settings.options, facts, self._links, self._dialects)
+        return load(settings.policies, settings.mode, settings.scope, settings.options, facts, self._links, self._dialects, self._modes())
 
     def _confirmed(self, loaded: Loaded) -> list[str]:
         """The titles of languages that have rules whose confirmation looks at other processes."""
@@ -594,7 +630,7 @@ class Agent:
         engine, facts, settings = self.life.engine, Facts(self.confirms.hosts()), self.settings
 
         def work() -> Made | None:
-            files = with_facts(base._replace(more=(), fed={}, diagnostics=[]), settings.mode, settings.scope, facts)
+            files = with_facts(base._replace(more=(), fed={}, diagnostics=[]), settings.mode, settings.scope, facts, self._modes())
             return Made(base, engine.supported_events(), *self._chosen(files))
 
         self._for_feed = True
@@ -603,10 +639,10 @@ class Agent:
     def _chosen(self, files: Loaded) -> Chosen:
         """What can be in force of a feed beside policies of files; the programs that it needs are attached."""
         assert self._choice is not None
-        engine, settings = self.life.engine, self.settings
+        engine, settings, modes = self.life.engine, self.settings, self._modes()
 
         def narrow(policy: Policy) -> Policy:
-            return narrowed(policy, settings.mode, settings.scope)
+            return narrowed(policy, modes.get(policy.name, settings.mode), settings.scope)
 
         for _ in range(ATTACH_TRIES):
             chosen = self._choice.choose(files, narrow, engine.supported_events(), self.containers)
@@ -645,7 +681,7 @@ class Agent:
         events, facts, settings = self.life.engine.supported_events(), Facts(self.confirms.hosts()), self.settings
 
         def work() -> Made | None:
-            made = with_facts(base, settings.mode, settings.scope, facts)
+            made = with_facts(base, settings.mode, settings.scope, facts, self._modes())
             return None if made.policies == base.policies else Made(base, events, made, *tables(made, events, self.containers, self.kept))
 
         self._remake.begin(work)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from bpfence.agent.kept import Kept
 from bpfence.agent.loading import NO_FACTS, Loaded, resolved
 from bpfence.agent.tables import tables
 from bpfence.compiler.compile import Compiled, compile_policies
@@ -118,11 +119,12 @@ class Chosen(NamedTuple):
 
 
 class Choice:
-    """Chooses among the offers of a feed, and remembers which could be compiled. For one thread at a time."""
+    """Chooses among the offers of a feed, and remembers which could be compiled. For one thread at a time. `kept`: as of `tables`."""
 
-    def __init__(self, feed: Feed, links: Links) -> None:
+    def __init__(self, feed: Feed, links: Links, kept: Kept | None = None) -> None:
         self._feed = feed
         self._links = links
+        self._kept = kept
         self._judged: dict[tuple[str, str, frozenset[str]], tuple[bool, tuple[Diagnostic, ...]]] = {}
         self._in_force: Mapping[str, str] = {}
 
@@ -176,7 +178,7 @@ class Choice:
 
         def compiled(count: int) -> tuple[Loaded, Compiled, tuple[str, ...], int]:
             loaded = _with(files, [one for _, one in taken[:count]], narrow, self._links)
-            return (loaded, *tables(loaded, events, containers), count)
+            return (loaded, *tables(loaded, events, containers, self._kept if count == len(taken) else None), count)
 
         try:
             return compiled(len(taken))

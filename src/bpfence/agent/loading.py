@@ -30,6 +30,8 @@ from bpfence.policy import Action, And, Condition, Policy, PolicySet, Rule
 NO_FACTS: Final = Facts()
 Options = Mapping[str, Any]
 """By name of the language, what its `read` takes."""
+Modes = Mapping[str, str]
+"""By name of a policy, the mode that it has instead of what is said for all."""
 
 
 class Loaded(NamedTuple):
@@ -50,12 +52,13 @@ class Loaded(NamedTuple):
 
 def load(
     paths: Sequence[str], mode: str | None = None, scope: Condition | None = None, options: Options | None = None,
-    facts: Facts = NO_FACTS, links: Links | None = None, dialects: Dialects = DIALECTS,
+    facts: Facts = NO_FACTS, links: Links | None = None, dialects: Dialects = DIALECTS, modes: Modes = MappingProxyType({}),
 ) -> Loaded:  # fmt: skip
     """The policies of files and directories, with another mode or a narrower scope where asked.
 
     PolicyError where one is wrong; UsageError where the options of a language choose no rule. `mode` is that of what the kernel decides
-    whole: what user space must confirm stays a watch. `links`: where paths are looked up; None: they stay as written.
+    whole: what user space must confirm stays a watch. `modes`: of single policies, instead of it. `links`: where paths are looked up; None:
+    they stay as written.
     """
     report = Report()
     rules: dict[str, Rules] = {}
@@ -71,7 +74,7 @@ def load(
     if links is not None:
         rules, told = resolved(rules, links)
         diagnostics += (diagnostic for diagnostic in told if diagnostic.severity != "info")
-    return with_facts(Loaded(PolicySet(), rules, diagnostics), mode, scope, facts)
+    return with_facts(Loaded(PolicySet(), rules, diagnostics), mode, scope, facts, modes)
 
 
 def resolved(rules: Mapping[str, Rules], links: Links) -> tuple[dict[str, Rules], list[Diagnostic]]:
@@ -109,10 +112,12 @@ def locking_out(policies: PolicySet, programs: Iterable[str]) -> list[Diagnostic
     return found
 
 
-def with_facts(loaded: Loaded, mode: str | None, scope: Condition | None, facts: Facts) -> Loaded:
+def with_facts(
+    loaded: Loaded, mode: str | None, scope: Condition | None, facts: Facts, modes: Modes = MappingProxyType({})
+) -> Loaded:  # fmt: skip
     """The same with the policies of its rules made anew, for other facts. `mode` and `scope`: those it was loaded with."""
     made = [policy for rules in loaded.in_force.values() for policy in rules.policies(facts)]
-    made_narrow = (narrowed(policy, None if is_confirmed(policy) else mode, scope) for policy in made)
+    made_narrow = (narrowed(policy, None if is_confirmed(policy) else modes.get(policy.name, mode), scope) for policy in made)
     return loaded._replace(policies=PolicySet((*made_narrow, *loaded.more)))
 
 

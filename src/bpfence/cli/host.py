@@ -6,6 +6,7 @@ What needs libbpf is imported when it is called, so that a machine without it ca
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import signal
@@ -24,6 +25,7 @@ from bpfence.agent.feed import Feed, Feeds
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import Options, load
+from bpfence.cli.control import answered, socket_option
 from bpfence.cli.given import dialect_options
 from bpfence.cli.settings import config_option, named_in_environment
 from bpfence.cli.show import (
@@ -52,12 +54,15 @@ from bpfence.outputs.forms import FORMS, Form
 from bpfence.outputs.routes import PATIENT_CLOSE_SECONDS, open_outputs, with_format
 from bpfence.outputs.scrape import Scrapes
 from bpfence.outputs.specs import FORMATS, Spec
+from bpfence.services.requests import SOCKET as CONTROL_SOCKET
+from bpfence.services.requests import Status
 from bpfence.workloads.hook import SOCKET
 
 if TYPE_CHECKING:
     from bpfence.dialects.kubearmor.throttle import Throttle
     from bpfence.dialects.tetragon.export import Export
     from bpfence.k8s.source import Cluster
+    from bpfence.services.control import ControlService
     from bpfence.services.kubearmor import KubeArmorService
     from bpfence.services.tetragon import TetragonService
     from bpfence.workloads.registry import Sources
@@ -246,6 +251,51 @@ def throttled(
     return made
 
 
+def control_options(command: Callable[..., int]) -> Callable[..., int]:
+    """What `run` says of its control socket, as one argument `control`: what makes the service, given a `report`; None: there is none."""
+
+    @wraps(command)
+    def gathered(**given: Any) -> int:
+        path, group, users = (given.pop(f"control_{name}") for name in ("socket", "group", "users"))
+        if path is None and (group is not None or users):
+            raise UsageError(f"--control-{'group' if group is not None else 'user'} is about a socket: add --control-socket")
+        return command(control=partial(_control_service, path, group, users) if path is not None else None, **given)
+
+    made: Callable[..., int] = gathered
+    for option in (
+        click.option(
+            "--control-user",
+            "control_users",
+            metavar="USER",
+            multiple=True,
+            help="Who may change policies there beside root; has to be of that group. Repeatable.",
+        ),
+        click.option("--control-group", metavar="GROUP", help="Who may connect there beside root, to look: events, policies, counts."),
+        click.option(
+            "--control-socket",
+            type=click.Path(path_type=Path, dir_okay=False),
+            is_flag=False,
+            flag_value=str(CONTROL_SOCKET),
+            metavar="[PATH]",
+            help="Answer `bpfence events --follow`, `policy`, `top` and `status` at this unix socket; without PATH at "
+            + str(CONTROL_SOCKET)
+            + ".",
+        ),
+    ):
+        made = option(made)
+    return made
+
+
+def _control_service(path: Path, group: str | None, users: tuple[str, ...], report: Callable[[str], None]) -> ControlService:
+    from bpfence.cli.main import version_text
+    from bpfence.host.sockets import number_of_user
+    from bpfence.rpc.lines import LineServer
+    from bpfence.services.control import ControlService
+
+    server = LineServer(path.absolute(), group, report)
+    return ControlService(server, report, version_text(), users=[number_of_user(user) for user in users])
+
+
 def hierarchy() -> Hierarchy:
     """The cgroup hierarchy that `exec` works in; tests put another one here."""
     return find_hierarchy()
@@ -341,6 +391,7 @@ def hierarchy() -> Hierarchy:
 )
 @click.option("--kubearmor-service-public", is_flag=True, help="The address of --kubearmor-service may be one that other machines reach.")
 @click.option("--kubearmor-group", metavar="GROUP", help="Who may use the unix socket of --kubearmor-service beside root.")
+@control_options
 @click.option("--no-pin", is_flag=True, help="Pin nothing: enforcement ends with this process, whatever ends it.")
 @click.option("--keep", is_flag=True, help="Leave enforcement in force when stopped by a signal; `bpfence unload` ends it.")
 @click.option("--keep-privileges", is_flag=True, help="Keep all privileges after the start. For hosts where giving them up fails.")
@@ -374,6 +425,7 @@ def run(
     kubearmor_place: str | None,
     kubearmor_service_public: bool,
     kubearmor_group: str | None,
+    control: Callable[[Callable[[str], None]], ControlService] | None,
     no_pin: bool,
     keep: bool,
     keep_privileges: bool,
@@ -396,10 +448,10 @@ def run(
       sudo bpfence run --tetragon-socket /run/tetragon/tetragon.sock
       sudo bpfence run --config bpfence.yaml
     """
-    if not (policies or in_cluster or tetragon_socket):
+    if not (policies or in_cluster or tetragon_socket or control):
         raise UsageError(
             "there are no policies: name files or directories with -p, take those of a cluster with --kubernetes, or let clients add them"
-            " with --tetragon-socket"
+            " with --control-socket or --tetragon-socket"
         )
     if tetragon_group is not None and tetragon_socket is None:
         raise UsageError("--tetragon-group is about a socket: add --tetragon-socket")
@@ -426,6 +478,7 @@ def run(
         listens=tetragon_socket is not None or kubearmor_place is not None,
     )
     report = message_queue()
+    answers = control(report) if control is not None else None
     service = tetragon_service(tetragon_socket, tetragon_group, report, export) if tetragon_socket is not None else None
     watched = None
     if kubearmor_place is not None:
@@ -436,6 +489,7 @@ def run(
     throttles = throttled(options, forms, watched, report)
     more = [(service.form, service.clients)] if service is not None else []
     more += watched.outputs if watched is not None else []
+    more += [(answers.form, answers.clients)] if answers is not None else []
     lines = open_outputs(with_format(outputs, form_name), report, more=more, forms=forms)
     told = partial(tell_diagnostics, report)
     nri = nri_socket.absolute() if nri_socket is not None else None
@@ -447,15 +501,26 @@ def run(
         cluster = cluster_of(node, kubeconfig, kubernetes_cache, seccomp_folder, report, languages)
         feeds.append(cluster)
         sources = Several(*([sources] if sources is not None else []), cluster.pods)
-    if service is not None:
-        feeds.append(service)
-    if watched is not None:
-        feeds.append(watched)
+    feeds += [one for one in (service, watched, answers) if one is not None]
     feed = feeds[0] if len(feeds) == 1 else Feeds(*feeds) if feeds else None
     scrapes = Scrapes(metrics_place, report, anywhere=metrics_public) if metrics_place is not None else None
     live = kernel(max_processes)
     try:
-        agent = Agent(settings, lines, report=report, kernel=live, diagnose=told, sources=sources, feed=feed, scrapes=scrapes)
+        modes = answers.modes if answers is not None else None
+        agent = Agent(
+            settings,
+            lines,
+            report=report,
+            kernel=live,
+            diagnose=told,
+            sources=sources,
+            feed=feed,
+            scrapes=scrapes,
+            modes=modes,
+            metered=answers is not None,
+        )
+        if answers is not None:
+            answers.join(agent)
         if service is not None:
             service.join(lambda: agent.loaded, agent.containers)
         agent.run()
@@ -560,9 +625,11 @@ def _run_in(sandbox: Sandbox, agent: Agent, signals: Signals, command: tuple[str
 
 @click.command(cls=Command, short_help="Show what is in force, and what was counted.")
 @pin_option
+@socket_option
 @json_option
-def status(pin_dir: str, as_json: bool) -> int:
-    """Show which policies are in force, since when, by which agent, and what was counted, also by rule.
+def status(pin_dir: str, socket: Path, as_json: bool) -> int:
+    """Show which policies are in force, since when, by which agent, and what was counted, also by rule; and what an agent with a control
+    socket tells of itself.
 
     Exits with 1 when nothing is loaded.
 
@@ -573,14 +640,42 @@ def status(pin_dir: str, as_json: bool) -> int:
     """
     from bpfence.kernel.engine import inspect
 
-    instances = [_described(pin_dir, status) for status in inspect(pin_dir)]
+    agent: dict[str, Any] | None = None
+    with contextlib.suppress(BpfenceError):  # most agents have no such socket
+        agent = answered(socket, Status())
+    try:
+        instances = [_described(pin_dir, status) for status in inspect(pin_dir)]
+    except (BpfenceError, OSError):
+        if agent is None:
+            raise
+        instances = []  # a user who may ask the agent, and not look into the kernel
     if as_json:
-        emit_json({"loaded": bool(instances), "pin_dir": pin_dir, "instances": instances})
-    elif not instances:
+        emit_json({"loaded": bool(instances), "pin_dir": pin_dir, "instances": instances, "agent": agent})
+    elif not instances and agent is None:
         out().print(f"nothing is loaded (no pins at {printable(pin_dir)})")
     for instance in () if as_json else instances:
         _show_instance(instance)
-    return 0 if instances else NOT_LOADED
+    if agent is not None and not as_json:
+        _show_agent(agent, socket)
+    return 0 if instances or agent is not None else NOT_LOADED
+
+
+def _show_agent(agent: dict[str, Any], socket: Path) -> None:
+    """What an agent says of itself at its control socket."""
+    outputs = [
+        f"{one['name']} ({one['written']:,} lines, {one['waiting']:,} waiting, {one['dropped']:,} dropped)" for one in agent["outputs"]
+    ]
+    modes = [f"{name} ({mode})" for name, mode in agent["modes"].items()]
+    rows = [
+        ("answers", f"pid {agent['pid']}, {agent['agent']}"),
+        ("runs for", str(dt.timedelta(seconds=agent["seconds"]))),
+        ("policies", f"{agent['policies']:,}" + (f"; added here: {', '.join(agent['added'])}" if agent["added"] else "")),
+        ("modes set here", ", ".join(modes) or "none"),
+        ("containers known", f"{agent['containers']:,}"),
+        ("outputs", ", ".join(outputs)),
+    ]
+    out().print()
+    out().print(table("", "", rows=rows, title=f"The agent at {printable(str(socket))}"))
 
 
 def _described(pin_dir: str, status: Any) -> dict[str, Any]:

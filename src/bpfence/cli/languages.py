@@ -8,11 +8,13 @@ from typing import Final
 
 import click
 
+from bpfence.cli.control import Watched, watch, watch_options
 from bpfence.cli.given import PATHS, naming, no_host_option, read
 from bpfence.cli.show import Command, counted, diagnostic_as_json, draw, emit_json, err, json_option, out, show_diagnostics, styled
 from bpfence.convert import convert
 from bpfence.dialects.registry import DIALECTS
 from bpfence.dialects.tools import Shown, Tools
+from bpfence.errors import UsageError
 from bpfence.events.values import printable
 
 FINDINGS: Final = 1
@@ -45,7 +47,7 @@ def fields_command(pattern: str, language: str, source: str, kernel: bool, as_js
     return _listed(language, lambda tools: tools.fields(pattern, kernel=kernel), as_json, none)
 
 
-@click.command("events", cls=Command, short_help="List the events that rules can be about.")
+@click.command("events", cls=Command, short_help="List events that rules can be about, or show an agent's.")
 @click.argument("pattern", required=False, default="")
 @click.option(
     "--language",
@@ -54,19 +56,26 @@ def fields_command(pattern: str, language: str, source: str, kernel: bool, as_js
     show_default=True,
     help="Whose events: those of native policies, Falco's, or the hooks of tracing policies.",
 )
+@watch_options
 @json_option
-def events_command(pattern: str, language: str, as_json: bool) -> int:
+def events_command(pattern: str, language: str, watched: Watched | None, as_json: bool) -> int:
     """List the events that rules can be about: native ones with their short names and groups, the types that Falco rules can ask for,
-    and the hooks of tracing policies.
+    and the hooks of tracing policies. PATTERN is a part of a name.
 
-    PATTERN is a part of a name.
+    With --follow, --last or a filter: show the alerts and events of a running agent, which has `run --control-socket`. Filters take
+    patterns with *, and can be given several times. --json prints the lines as docs/alerts.md has them.
 
     \b
     Examples:
-      bpfence events
       bpfence events file.
       bpfence events --json | jq -r '.events[] | select(.deniable) | .name'
+      sudo bpfence events --follow --severity high
+      sudo bpfence events --last 100 --policy 'web-*' --json | jq -r .message
     """
+    if watched is not None:
+        if pattern:
+            raise UsageError("PATTERN is a part of the name of an event in the list; lines of an agent are chosen by --policy and its kin")
+        return watch(watched, as_json)
     return _listed(language, lambda tools: tools.events(pattern), as_json, f"no event has {printable(pattern)!r} in its name")
 
 

@@ -40,7 +40,7 @@ MODULES: Final = {
     },
     "bpfence.cli.languages": {
         "convert": "Write rules of other languages as native policies.",
-        "events": "List the events that rules can be about.",
+        "events": "List events that rules can be about, or show an agent's.",
         "fields": "List the fields of conditions and messages.",
     },
     "bpfence.cli.host": {
@@ -50,6 +50,11 @@ MODULES: Final = {
         "status": "Show what is in force, and what was counted.",
         "unload": "End enforcement: take everything out of the kernel.",
     },
+    "bpfence.cli.control": {
+        "policy": "Show and change the policies of a running agent.",
+        "top": "Show what a running agent sees and what it costs.",
+    },
+    "bpfence.cli.service": {"service": "Run bpfence as a service of systemd."},
     "bpfence.cli.configuration": {"config": "Check and show the configuration of `bpfence run`."},
     "bpfence.cli.kubernetes": {"webhook": "Answer a cluster that asks whether policies are right."},
     "bpfence.cli.range": {"range": "Play harmless attacks against the policies in force."},

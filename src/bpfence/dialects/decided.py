@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import ClassVar, Self
 
 from bpfence.conditions.links import FindLinks, Resolver
@@ -54,6 +54,12 @@ class DecidedRules:
         """These rules and others of the same language, as if all had been read at once, not resolved."""
         made = copy.copy(self)
         made.policy_set = PolicySet((*self.policy_set.policies, *(policy for rules in more for policy in rules.policy_set.policies)))
+        return made
+
+    def without(self, names: Collection[str]) -> Self:
+        """All of these rules but the policies with some of their `names`."""
+        made = copy.copy(self)
+        made.policy_set = PolicySet(tuple(policy for policy in self.policy_set.policies if policy.name not in names))
         return made
 
     def smaller(self, policy: Policy) -> Iterator[tuple[Policy, tuple[str, ...]]]:

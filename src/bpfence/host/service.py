@@ -7,6 +7,14 @@ import os
 import socket
 
 
+def watchdog_seconds() -> float:
+    """How often the service manager wants to hear of us: sd_watchdog_enabled(3). 0: it does not."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    told = os.environ.get("WATCHDOG_USEC", "")
+    return int(told) / 1e6 if told.isascii() and told.isdecimal() else 0.0
+
+
 def notify(state: str) -> None:
     """Tell the service manager, where there is one: sd_notify(3). Nothing depends on it, so failures are ignored."""
     address = os.environ.get("NOTIFY_SOCKET", "")

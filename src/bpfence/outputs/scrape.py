@@ -20,7 +20,7 @@ from typing import Final
 
 from bpfence.errors import UsageError
 from bpfence.host.hostnames import Notice
-from bpfence.host.sockets import FAMILY, address, listening, listens
+from bpfence.host.sockets import FAMILY, address, listening_alone
 
 MAX_CLIENTS: Final = 16
 MAX_REQUEST: Final = 8192
@@ -63,7 +63,7 @@ class Scrapes:
     def _listening(self, place: str, anywhere: bool) -> socket.socket:
         try:
             if self._path is not None:
-                return _unix(self._path)
+                return listening_alone(self._path, BACKLOG)
             why = "anybody who reaches it learns what is watched here"
             found, port = address("--metrics", place, why, anywhere=anywhere, port=9477)
             return socket.create_server((str(found), port), family=FAMILY[found.version], backlog=BACKLOG)
@@ -208,12 +208,3 @@ def _response(
 ) -> memoryview:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n{more}Connection: close\r\n\r\n"
     return memoryview(head.encode("latin-1") + (content if body else b""))
-
-
-def _unix(path: Path) -> socket.socket:
-    """A socket that only we reach. OSError where something else is at the path, or another process listens there."""
-    if path.is_symlink() or (path.exists() and not path.is_socket()):
-        raise OSError(None, "something else is there")
-    if path.exists() and listens(path) is not False:
-        raise OSError(None, "another process listens there")
-    return listening(path, BACKLOG)

@@ -10,7 +10,6 @@ agent's loop waits for none of them.
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
 import socket
 import stat
@@ -21,8 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bpfence.errors import KernelError, UsageError
-from bpfence.host.sockets import listens
+from bpfence.errors import KernelError
+from bpfence.host.sockets import checked, listens, number_of_group, safe_folder
 from bpfence.rpc.messages import NEEDED
 
 MAX_CALLS: Final = 32
@@ -35,8 +34,6 @@ MAX_BYTES: Final = 8 << 20
 """What waits for a client at most."""
 TAKE_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 0.5
-MAX_PATH: Final = 107
-"""Bytes of a unix socket's path: unix(7)."""
 
 
 class CallError(Exception):
@@ -142,9 +139,7 @@ class UnixServer(Server):
 
     def __init__(self, path: Path, group: str | None = None) -> None:
         super().__init__()
-        if len(os.fsencode(path)) > MAX_PATH:
-            raise UsageError(f"{path} is longer than the {MAX_PATH} bytes that a socket's path may have")
-        self.path = path
+        self.path = checked(path)
         self._group = group
 
     def folders(self) -> Sequence[Path]:
@@ -156,16 +151,8 @@ class UnixServer(Server):
         UsageError where there is no such group; OSError."""
         super().prepare()
         folder = self.path.parent
-        number = _number_of(self._group)
-        if not folder.exists():
-            folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700)
-            if number is not None:
-                os.chown(folder, -1, number)
-                folder.chmod(0o2750)  # the socket gets the folder's group: nobody may give it one later
-        found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise KernelError(f"{folder} must be a folder that only root writes", missing="a safe folder", hint="name another one")
+        number = number_of_group(self._group) if self._group is not None else None
+        found = safe_folder(folder, number)  # the socket gets the folder's group: nobody may give it one later
         if number is not None and (found.st_gid != number or not found.st_mode & stat.S_ISGID or not found.st_mode & stat.S_IXGRP):
             hint = f"name a folder that is not there yet, or: chgrp {self._group} {folder}; chmod 2750 {folder}"
             raise KernelError(f"a socket in {folder} would not be of the group {self._group}", missing="a folder of the group", hint=hint)
@@ -189,15 +176,6 @@ class UnixServer(Server):
         if made:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
-
-
-def _number_of(group: str | None) -> int | None:
-    if group is None:
-        return None
-    try:
-        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise UsageError(f"there is no group {group}") from None
 
 
 def _handler(grpc: Any, about: Method) -> Any:
@@ -271,13 +249,14 @@ class Listener:
 class Listeners:
     """All clients that listen, as a place of an output (`outputs.places.Place`): one that is slow loses its own lines, and nobody else's.
 
-    `report` takes messages for people. Methods may be called by any thread.
+    `report` takes messages for people. `max_lines` and `max_bytes` wait for each at most. Methods may be called by any thread.
     """
 
-    def __init__(self, name: str, report: Callable[[str], None]) -> None:
+    def __init__(self, name: str, report: Callable[[str], None], max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES) -> None:
         self.name = name
         self.dropped = 0
         self._report = report
+        self._room = max_lines, max_bytes
         self._lock = threading.Lock()
         self._all: tuple[Listener, ...] = ()
         self._told = False
@@ -287,7 +266,7 @@ class Listeners:
 
     def add(self) -> Listener:
         """One more. CallError where there are too many."""
-        made = Listener()
+        made = Listener(*self._room)
         with self._lock:
             if len(self._all) >= MAX_LISTENERS:
                 raise CallError("RESOURCE_EXHAUSTED", f"{MAX_LISTENERS} clients listen already")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -944,3 +945,34 @@ def test_a_start_that_fails_lets_go_of_the_sources(tmp_path: Path) -> None:
     with pytest.raises(KernelError):
         rig.agent.start()
     assert rig.sources.calls == ["ask", "close"]
+
+
+def test_the_service_manager_hears_of_the_start_each_reload_and_that_the_loop_goes_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        rig = Rig(tmp_path)
+        rig.policy()
+        manager.settimeout(60.0)
+        rig.agent.start()
+        assert manager.recv(100).startswith(b"READY=1\n")
+        assert manager.recv(100) == b"WATCHDOG=1"
+        rig.now += 0.1  # half of it
+        rig.step()
+        assert manager.recv(100) == b"WATCHDOG=1"
+        rig.agent.reload()
+        told = manager.recv(100)
+        assert told.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        while rig.agent.reloading:
+            rig.agent.step(0.1)
+        rest = [manager.recv(100)]
+        while not rest[-1].startswith(b"READY=1\n"):
+            rest.append(manager.recv(100))
+        rig.agent.stop()
+        while rest[-1] != b"STOPPING=1":
+            rest.append(manager.recv(100))
+        assert set(rest) == {b"READY=1\nSTATUS=1 policy in force", b"STOPPING=1"} | (set(rest) & {b"WATCHDOG=1"})

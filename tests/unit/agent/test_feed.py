@@ -13,6 +13,7 @@ import pytest
 from bpfence.agent import feed as feed_module
 from bpfence.agent.agent import Agent
 from bpfence.agent.feed import Candidate, Choice, Feeds, Offer, Outcome
+from bpfence.agent.kept import Kept
 from bpfence.agent.loading import Loaded, load
 from bpfence.agent.tables import tables
 from bpfence.dialects.kubearmor.dialect import KUBEARMOR, KubeArmorRules
@@ -223,7 +224,7 @@ def test_what_there_is_no_room_for_is_what_came_last(tmp_path: Path, monkeypatch
     registry = Registry(lambda: None, lambda _: 0)
     choice.in_force(choice.choose(files, lambda one: one, EVENTS, registry).outcomes)
 
-    def small(loaded: Loaded, events: frozenset[str], containers: Registry) -> Any:
+    def small(loaded: Loaded, events: frozenset[str], containers: Registry, _: object = None) -> Any:
         if len(loaded.policies.policies) > 5:
             raise CompileError([Diagnostic(Location("x"), "too large", code="too-large")])
         return tables(loaded, events, containers)
@@ -348,3 +349,16 @@ def test_several_feeds_are_one() -> None:
     assert both.folders() == []
     both.close()
     assert one.calls == other.calls == ["ask", "start", "close"]
+
+
+def test_tables_of_a_start_with_a_feed_are_kept_for_the_next(tmp_path: Path) -> None:
+    """Those of all that was taken, and none of those that were only tried."""
+    files = load([str(write_policy(tmp_path / "guard.yaml"))])
+    kept = Kept("/pins", tmp_path / "cache")
+    registry = Registry(lambda: None, lambda _: 0)
+    first = Choice(Fed(offer("b", "/b/**")), Links(), kept).choose(files, lambda one: one, EVENTS, registry)
+    [file] = (tmp_path / "cache").iterdir()
+    made = file.stat().st_mtime_ns
+    second = Choice(Fed(offer("b", "/b/**")), Links(), kept).choose(files, lambda one: one, EVENTS, registry)
+    assert file.stat().st_mtime_ns == made
+    assert second.compiled == first.compiled

@@ -206,3 +206,14 @@ def test_bpfences_own_programs_are_files_that_can_be_executed(tmp_path: Path, mo
     assert own_programs() == (str(tool),)
     tool.chmod(0o644)
     assert own_programs() == ()
+
+
+def test_modes_of_single_policies_are_instead_of_what_is_said_for_all(folder: Path, tmp_path: Path) -> None:
+    write_policy(tmp_path / "other.yaml", "other", mode="audit")
+    paths = [str(folder), str(tmp_path / "other.yaml")]
+    found = load(paths, "audit", modes={"guard": "enforce", WATCHING: "enforce", "nobody": "audit"})
+    modes = {policy.name: policy.mode for policy in found.policies.policies}
+    assert (modes["guard"], modes["other"]) == ("enforce", "audit")
+    assert modes[WATCHING] == {policy.name: policy.mode for policy in load(paths).policies.policies}[WATCHING]  # it only watches
+    again = with_facts(found, None, None, NO_FACTS, {"other": "enforce"})
+    assert {policy.name: policy.mode for policy in again.policies.policies}["other"] == "enforce"

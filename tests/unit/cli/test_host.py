@@ -30,6 +30,7 @@ from bpfence.agent.generations import Counted, Counts, Generation, Generations, 
 from bpfence.agent.loading import load
 from bpfence.alerts.alert import RuleInfo
 from bpfence.cli import host
+from bpfence.cli.control import answered
 from bpfence.cli.main import cli, version_text
 from bpfence.compiler.compile import Compiled, compile_policies
 from bpfence.compiler.explain import explain
@@ -40,6 +41,7 @@ from bpfence.host.cgroups import Hierarchy
 from bpfence.host.service import notify
 from bpfence.kernel.engine import LoadCost
 from bpfence.policy import Action, Op, atoms
+from bpfence.services.requests import Status
 from tests.unit.agent.fakes import FakeEngine, FakeKernel, write_policy
 from tests.unit.agent.falco_rig import RULES, FakeEvents, verdict_of
 from tests.unit.cli.exec_rig import FolderSandbox
@@ -185,6 +187,22 @@ def test_run_answers_clients_of_kubearmor(kernel: FakeKernel, tmp_path: Path) ->
     assert not socket.exists()
 
 
+def test_run_answers_at_its_control_socket(kernel: FakeKernel, tmp_path: Path) -> None:
+    socket = tmp_path / "own" / "control.sock"
+    told = []
+
+    def ask() -> None:
+        told.append(answered(socket, Status()))
+
+    stopper = stop_when_ready(tmp_path / "ready", ask)
+    words = ("--control-socket", socket, "--control-user", "nobody", "--control-group", os.getegid(), "--no-pin", "--keep-privileges")
+    result = call("run", *words, "--ready-file", tmp_path / "ready", "--output", f"jsonl:{tmp_path}/a.jsonl")
+    stopper.join()
+    assert code(result) == 0
+    assert told[0]["agent"] == version_text()
+    assert not socket.exists()
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -194,6 +212,9 @@ def test_run_answers_clients_of_kubearmor(kernel: FakeKernel, tmp_path: Path) ->
         (["-p", "examples/policies", "--kubearmor-service", "/run/a"], "it takes unix:PATH, or HOST:PORT"),
         (["-p", "examples/policies", "--kubearmor-service", "0.0.0.0:32767"], "With --kubearmor-service-public that is no mistake"),
         (["-p", "examples/policies", "--tetragon-group", "daemon"], "add --tetragon-socket"),
+        (["-p", "examples/policies", "--control-group", "daemon"], "--control-group is about a socket: add --control-socket"),
+        (["-p", "examples/policies", "--control-user", "daemon"], "--control-user is about a socket: add --control-socket"),
+        (["--control-socket", "/tmp/a/sock", "--control-user", "nobody-has-this"], "there is no user nobody-has-this"),
         (["-p", "examples/policies", "--export-denylist", '{"pid": [1]}'], "add --format tetragon"),
         (["-p", "examples/policies", "--export-redact", '{"redact": ["(a)"]}'], "add --format tetragon"),
         (
@@ -597,7 +618,7 @@ def test_status_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code(call("status")) == 1
     result = call("status", "--json")
     assert code(result) == 1
-    assert json.loads(result.stdout) == {"loaded": False, "pin_dir": host.PIN_DIR, "instances": []}
+    assert json.loads(result.stdout) == {"loaded": False, "pin_dir": host.PIN_DIR, "instances": [], "agent": None}
 
 
 def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert result.exit_code == 0
     assert "Example" in result.output
     assert f"bpfence {name}" in result.output
-    assert name in ("run", "exec", "completion", "seccomp", "pod", "hook", "range", "webhook", "config") or "--json" in result.output
+    assert (
+        name in ("run", "exec", "completion", "seccomp", "pod", "hook", "range", "webhook", "config", "policy", "service")
+        or "--json" in result.output
+    )
 
 
 def test_version() -> None:
@@ -103,6 +106,9 @@ def test_all_commands_are_there() -> None:
         "pod",
         "webhook",
         "config",
+        "policy",
+        "service",
+        "top",
     }
     assert set(EVERY_NAME) == needs_no_kernel | {"run", "exec", "status", "unload", "doctor", "hook", "range", "workloads"}
 

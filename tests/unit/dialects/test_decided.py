@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bpfence.conditions.links import Resolution, Resolver
 from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.facts import Facts
@@ -53,3 +55,20 @@ def test_rules_of_several_are_joined() -> None:
     other = OwnRules(PolicySet((Policy(name="q", rules=(), location=Location("g", 1)),)), "other")
     made = RULES.joined([other])
     assert (made.names(), made.word, RULES.names()) == (["p", "q"], "own", ["p"])
+
+
+def test_rules_without_some_are_the_others() -> None:
+    other = OwnRules(PolicySet((Policy(name="q", rules=(), location=Location("g", 1)),)), "other")
+    joined = RULES.joined([other])
+    made = joined.without({"p", "nobody"})
+    assert (made.names(), made.word, joined.names()) == (["q"], "own", ["p", "q"])
+
+
+def test_what_languages_say_of_rules_goes_with_them() -> None:
+    from bpfence.dialects.tetragon.dialect import TetragonRules
+    from bpfence.dialects.tetragon.lower.policies import Mode
+
+    policies = tuple(Policy(name=name, rules=(), location=Location(name, 1)) for name in ("a", "b"))
+    sensors: dict[tuple[str, str], Any] = {("a", "r"): "of a", ("b", "r"): "of b"}
+    made = TetragonRules(PolicySet(policies), sensors, {"a": Mode.ENFORCE, "b": Mode.MONITOR}).without({"a"})
+    assert (made.names(), made.said, dict(made.modes)) == (["b"], {("b", "r"): "of b"}, {"b": Mode.MONITOR})

@@ -129,7 +129,7 @@ def test_nobody_is_shown_lines_that_nobody_asked_for(rig: Rig) -> None:
 
 
 def test_a_client_that_is_slow_is_told_what_it_lacks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc.Listener.__init__, "__defaults__", (1, rpc.MAX_BYTES))
+    monkeypatch.setattr(rig.service.outputs[1][1], "_room", (1, rpc.MAX_BYTES))
     with rig.client.watching("WatchAlerts", "all") as alerts:
         while not rig.service.outputs[1][1]:
             pass

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bpfence.conditions.links import Resolver
@@ -65,6 +65,10 @@ class KubeArmorRules(DecidedRules):
     def joined(self, more: Iterable[KubeArmorRules]) -> KubeArmorRules:
         """All of them. Entries that allow are one list for each workload, whosever policies they are of."""
         return KubeArmorRules([*self.given, *(policy for rules in more for policy in rules.given)], self._options)
+
+    def without(self, names: Collection[str]) -> KubeArmorRules:
+        """All but those: entries that allow are lowered anew."""
+        return KubeArmorRules([policy for policy in self.given if policy.key not in names], self._options)
 
     @property
     def said(self) -> object:

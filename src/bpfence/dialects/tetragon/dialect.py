@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +44,13 @@ class TetragonRules(DecidedRules):
         policies = PolicySet(tuple(policy for part in parts for policy in part.policy_set.policies))
         sensors = {key: sensor for part in parts for key, sensor in part.sensors.items()}
         return TetragonRules(policies, sensors, {name: mode for part in parts for name, mode in part.modes.items()})
+
+    def without(self, names: Collection[str]) -> TetragonRules:
+        """All but those, and nothing of what events say of them."""
+        made = super().without(names)
+        made.sensors = {key: sensor for key, sensor in self.sensors.items() if key[0] not in names}
+        made.modes = {name: mode for name, mode in self.modes.items() if name not in names}
+        return made
 
 
 class Tetragon:
