@@ -448,7 +448,8 @@ def run(
       sudo bpfence run --tetragon-socket /run/tetragon/tetragon.sock
       sudo bpfence run --config bpfence.yaml
     """
-    if not (policies or in_cluster or tetragon_socket or control):
+    alone = any(getattr(asked, "stands_alone", False) for asked in options.values())
+    if not (policies or in_cluster or tetragon_socket or control or alone):
         raise UsageError(
             "there are no policies: name files or directories with -p, take those of a cluster with --kubernetes, or let clients add them"
             " with --control-socket or --tetragon-socket"
@@ -588,7 +589,10 @@ def exec_command(
             policies=tuple(policies), mode=mode, scope=scope, drop_privileges=False, starts_command=True, options=options, record=record
         )
         report = message_queue()
-        lines = open_outputs(with_format(outputs, form_name), report, stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS)
+        forms = dict(FORMS)
+        throttles = throttled(options, forms, None, report)
+        shown = with_format(outputs, form_name)
+        lines = open_outputs(shown, report, stream=sys.stderr, close_seconds=PATIENT_CLOSE_SECONDS, forms=forms)
         agent = Agent(settings, lines, report=report, kernel=kernel(), diagnose=partial(tell_diagnostics, report))
         agent.start(loaded)
         try:
@@ -596,6 +600,8 @@ def exec_command(
         finally:
             sandbox.kill()
             agent.stop()
+            for throttle in throttles:
+                throttle.finish()
 
 
 def _run_in(sandbox: Sandbox, agent: Agent, signals: Signals, command: tuple[str, ...], filters: list[Any]) -> int:

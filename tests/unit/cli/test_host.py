@@ -167,6 +167,16 @@ def test_run_throttles_alerts_in_kubearmors_form(throttled: bool, kernel: FakeKe
     assert ("2 alerts of the host were left out after 2 in a second" in result.stderr) is throttled
 
 
+def test_run_needs_no_policy_to_make_the_host_visible(kernel: FakeKernel, tmp_path: Path) -> None:
+    stopper = stop_when_ready(tmp_path / "ready")
+    words = ("--no-pin", "--keep-privileges", "--ready-file", tmp_path / "ready", "--output", f"jsonl:{tmp_path}/a.jsonl")
+    result = call("run", "--host-visibility", "process", *words)
+    stopper.join()
+    assert code(result) == 0
+    started = next(line for line in map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines()) if line.get("status") == "started")
+    assert started["policies"] == ["KubeArmor/Visibility"]
+
+
 def test_run_answers_clients_of_kubearmor(kernel: FakeKernel, tmp_path: Path) -> None:
     write_policy(tmp_path / "p.yaml")
     socket = tmp_path / "kubearmor" / "sock"
@@ -397,6 +407,16 @@ def test_exec_shows_alerts_on_standard_error_only(policy: Path, kernel: FakeKern
     result = call("exec", "-p", policy, "--", "true")
     assert result.stdout == ""
     assert [json.loads(line)["kind"] for line in result.stderr.splitlines()] == ["status", "alert", "status"]
+
+
+def test_exec_throttles_alerts_in_kubearmors_form(policy: Path, kernel: FakeKernel, box: Path) -> None:
+    for _ in range(4):
+        kernel.engine.say(generation=1)
+    words = ("--alert-throttling", "on", "--max-alert-per-sec", "1", "--throttle-sec", "3600", "--format", "kubearmor")
+    result = call("exec", "-p", policy, *words, "--", "true")
+    told = [json.loads(line)["Type"] for line in result.stderr.splitlines() if line.startswith("{")]
+    assert told == ["Message", "MatchedHostPolicy", "SystemEvent", "Message"]
+    assert "2 alerts of the host were left out" in result.stderr
 
 
 COUNTING: Final = """import signal, sys, time

@@ -71,6 +71,16 @@ def test_what_is_visible() -> None:
         KUBEARMOR.choose({**GIVEN, "host_visible": "dns"})
 
 
+def test_policies_of_a_file_and_of_a_cluster_are_visible_once() -> None:
+    options = KUBEARMOR.choose({**GIVEN, "visible": "none"})
+    alone, _ = KUBEARMOR.read([], options)
+    more, _ = KUBEARMOR.read([SourceFile("p", document(BLOCK, name="p").encode())], options)
+    assert [policy.name for policy in alone.policies(Facts())] == ["KubeArmor/Visibility"]
+    names = [policy.name for policy in alone.joined([more]).policies(Facts())]
+    assert names == ["KubeArmorPolicy/shop/p", "KubeArmor/Visibility"]
+    assert list(alone.joined([more]).names()) == ["KubeArmorPolicy/shop/p"]
+
+
 def test_throttling(tmp_path: Path) -> None:
     assert KUBEARMOR.choose(GIVEN).throttling is None
     assert KUBEARMOR.choose({**GIVEN, "throttling": "on"}).throttling == Throttling(10, 30)
