@@ -9,16 +9,17 @@ class Detection Finding (2004) with the profile security_control; losses and sta
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import importlib.metadata
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Final
 
 import msgspec
+
+from bpfence.outputs.forms import nanoseconds
 
 Members = dict[str, Any]
 OCSF_VERSION: Final = "1.7.0"
@@ -47,14 +48,9 @@ def _version() -> str:
     return importlib.metadata.version("bpfence")
 
 
-@lru_cache(maxsize=64)
-def _second(text: str) -> int:
-    return int(dt.datetime.fromisoformat(text + "+00:00").timestamp())
-
-
 def milliseconds(moment: str) -> int:
     """Milliseconds since 1970 of a line's `time`."""
-    return _second(moment[:19]) * 1000 + int(moment[20:23])
+    return nanoseconds(moment) // 1_000_000
 
 
 # ---- what members hold ----
