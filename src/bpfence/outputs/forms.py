@@ -124,6 +124,16 @@ def nanoseconds(moment: str) -> int:
     return _second(moment[:19]) * 1_000_000_000 + int(moment[20:29])
 
 
+def version() -> str:
+    """That of the installed package. It reads files: not for when privileges are given up."""
+    from importlib import metadata  # most forms do not say it
+
+    try:
+        return metadata.version("bpfence")
+    except metadata.PackageNotFoundError:
+        return "uninstalled"
+
+
 def recoded(form: Form, encoding: str) -> Form:
     """The form in another encoding than UTF-8; what that lacks is escaped."""
 

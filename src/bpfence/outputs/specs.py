@@ -11,7 +11,9 @@ import ipaddress
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 KINDS: Final = (
     "auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "tetragon", "kubearmor", "unix:PATH", "syslog:unix:PATH",
     "syslog:udp:HOST:PORT", "syslog:tcp:HOST:PORT", "syslog:tls:HOST:PORT", "http://…", "https://…", "cef", "ocsf",
-    "loki:URL", "elastic:URL/INDEX",
+    "loki:URL", "elastic:URL/INDEX", "otlp:URL",
 )  # fmt: skip
 FORMATS: Final = ("native", "falco", "falco-text", "tetragon", "kubearmor", "cef", "ocsf")
 FACILITIES: Final = {
@@ -39,7 +41,7 @@ FACILITIES: Final = {
 }  # fmt: skip
 """By the names of syslog.conf(5): RFC 5424, 6.2.1."""
 FACILITY: Final = "daemon"
-STORES: Final = ("loki", "elastic")
+STORES: Final = ("loki", "elastic", "otlp")
 REQUESTS: Final = ("http", "https", *(f"{store}:{scheme}" for store in STORES for scheme in ("http", "https")))
 """Outputs over HTTP, each without TLS and with it."""
 KEEP: Final = 5
@@ -284,7 +286,7 @@ def _requests(spec: Spec, kind: str, form: Form) -> tuple[Form, Place]:
     from bpfence.outputs.webhook import Webhook
 
     store, url = _store(kind, spec.to)
-    made: type[Webhook] = Webhook
+    made: Callable[..., Webhook] = Webhook
     path, headers, name = url.path, {}, spec.form or "native"
     if store == "loki":
         from bpfence.outputs.stores import LOKI_PATH, Loki, for_loki
@@ -295,6 +297,10 @@ def _requests(spec: Spec, kind: str, form: Form) -> tuple[Form, Place]:
         from bpfence.outputs.stores import BULK, Bulk, for_bulk
 
         made, form, path = Bulk, for_bulk(form), path + BULK
+    elif store == "otlp":
+        from bpfence.outputs.otlp import PATH, Otlp, for_otlp
+
+        made, form, path = partial(Otlp, host=host_name()), for_otlp(form, time.time_ns), PATH if path in ("", "/") else path
     place = made(
         f"{store}:{url.scheme}://{url.netloc}".removeprefix(":"),  # the rest of a URL may be a secret
         url._replace(path=path),
