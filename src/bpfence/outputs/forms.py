@@ -8,13 +8,17 @@ language are in that language's `show`; what none of the outputs shows is not im
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
-from bpfence.alerts.alert import Line, encode, whole
+from bpfence.alerts.alert import Line, Rendered, encode, whole
+from bpfence.events.process import rfc3339
+from bpfence.policy import Action
 
 Form = Callable[[Line], bytes]
 Chosen = Callable[[Line], bytes | None]
@@ -99,6 +103,35 @@ FORMS: Final[Mapping[str, Callable[[], Form]]] = MappingProxyType(
     }
 )
 """The forms by name, each made when it is asked for."""
+
+
+def head(line: Line) -> tuple[str, str, str]:
+    """A line's kind, severity and time."""
+    if isinstance(line, Rendered):
+        seen, rule = line.made_of[:2]
+        observed = rule.action is Action.OBSERVE
+        return "event" if observed else "alert", "info" if observed else rule.severity, rfc3339(seen.time)
+    return line.kind, line.severity, line.time
+
+
+@lru_cache(maxsize=64)
+def _second(text: str) -> int:
+    return int(dt.datetime.fromisoformat(text + "+00:00").timestamp())
+
+
+def nanoseconds(moment: str) -> int:
+    """Nanoseconds since 1970 of a line's `time`."""
+    return _second(moment[:19]) * 1_000_000_000 + int(moment[20:29])
+
+
+def version() -> str:
+    """That of the installed package. It reads files: not for when privileges are given up."""
+    from importlib import metadata  # most forms do not say it
+
+    try:
+        return metadata.version("bpfence")
+    except metadata.PackageNotFoundError:
+        return "uninstalled"
 
 
 def recoded(form: Form, encoding: str) -> Form:

@@ -45,6 +45,18 @@ class RefusedError(Exception):
         self.count = count
 
 
+class PartlyError(Exception):
+    """Of the first `count` lines, by their numbers from 0 on, `taken` went out and `refused` never will; the others are to be written
+    again, not before `after` seconds where that is said. `reason`: of those that did not go out."""
+
+    def __init__(self, *, count: int, taken: Sequence[int], refused: Sequence[int], reason: str, after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.count = count
+        self.taken = taken
+        self.refused = refused
+        self.after = after
+
+
 class Place(Protocol):
     """Where lines go. All but `name` may raise OSError."""
 

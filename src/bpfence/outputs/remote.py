@@ -19,11 +19,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from bpfence.alerts.alert import Line, Rendered
-from bpfence.events.process import rfc3339
+from bpfence.alerts.alert import Line
 from bpfence.host.lines import LineWriter
-from bpfence.outputs.forms import Form
-from bpfence.policy import Action
+from bpfence.outputs.forms import Form, head
 
 SECONDS: Final = 10.0
 """For how long a connection may take to be made, and for how long the other side may take nothing."""
@@ -267,19 +265,10 @@ def syslog(form: Form, facility: int, host: str, pid: int) -> Form:
     named = host if host and len(host) <= 255 and all("!" <= char <= "~" for char in host) else "-"
 
     def made(line: Line) -> bytes:
-        kind, severity, moment = _head(line)
+        kind, severity, moment = head(line)
         # RFC 5424 knows microseconds. Without a byte order mark the message is MSG-ANY (6.4): readers of JSON do not expect one.
-        head = f"<{8 * facility + LEVELS.get(severity, 6)}>1 {moment[:26]}Z {named} bpfence {pid} {kind} - "
+        begin = f"<{8 * facility + LEVELS.get(severity, 6)}>1 {moment[:26]}Z {named} bpfence {pid} {kind} - "
         shown = form(line)
-        return head.encode() + shown if shown else b""
+        return begin.encode() + shown if shown else b""
 
     return made
-
-
-def _head(line: Line) -> tuple[str, str, str]:
-    """A line's kind, severity and time."""
-    if isinstance(line, Rendered):
-        seen, rule = line.made_of[:2]
-        observed = rule.action is Action.OBSERVE
-        return "event" if observed else "alert", "info" if observed else rule.severity, rfc3339(seen.time)
-    return line.kind, line.severity, line.time

@@ -9,16 +9,15 @@ class Detection Finding (2004) with the profile security_control; losses and sta
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
-import importlib.metadata
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache, lru_cache
 from typing import Any, Final
 
 import msgspec
+
+from bpfence.outputs.forms import nanoseconds, version
 
 Members = dict[str, Any]
 OCSF_VERSION: Final = "1.7.0"
@@ -26,6 +25,7 @@ CEF_SEVERITY: Final = {"info": 0, "low": 3, "medium": 5, "high": 8, "critical": 
 OCSF_SEVERITY: Final = {
     "info": (1, "Informational"), "low": (2, "Low"), "medium": (3, "Medium"), "high": (4, "High"), "critical": (5, "Critical"),
 }  # fmt: skip
+_VERSION: Final = version()
 _HEADER: Final = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " ", "\r": " "})
 _VALUE: Final = str.maketrans({"\\": "\\\\", "=": "\\=", "\n": "\\n", "\r": "\\r"})
 _LENGTHS: Final = {
@@ -42,19 +42,9 @@ _TOLD: Final = frozenset(("time", "kind", "severity", "message", "host", "policy
 """Members that OCSF has a place for, so that they are not told again."""
 
 
-@cache
-def _version() -> str:
-    return importlib.metadata.version("bpfence")
-
-
-@lru_cache(maxsize=64)
-def _second(text: str) -> int:
-    return int(dt.datetime.fromisoformat(text + "+00:00").timestamp())
-
-
 def milliseconds(moment: str) -> int:
     """Milliseconds since 1970 of a line's `time`."""
-    return _second(moment[:19]) * 1000 + int(moment[20:23])
+    return nanoseconds(moment) // 1_000_000
 
 
 # ---- what members hold ----
@@ -97,7 +87,7 @@ def cef(found: Members) -> bytes:
         told = str(found.get("status", found["kind"]))
         signature, name = f"bpfence:{told}", f"bpfence: {told}"
         keys = dict(_status_keys(found))
-    head = ["CEF:0", "bpfence", "bpfence", _version(), signature[:MAX_VALUE], name[:MAX_NAME], str(CEF_SEVERITY[found["severity"]])]
+    head = ["CEF:0", "bpfence", "bpfence", _VERSION, signature[:MAX_VALUE], name[:MAX_NAME], str(CEF_SEVERITY[found["severity"]])]
     keys = {"rt": milliseconds(found["time"]), "dvchost": found.get("host"), "msg": found["message"], **keys}
     told = " ".join(f"{key}={_value(key, value)}" for key, value in keys.items() if value not in (None, "", [], ()))
     return "|".join([part.translate(_HEADER) for part in head] + [told]).encode("utf-8", "backslashreplace")
@@ -172,7 +162,7 @@ def ocsf(found: Members) -> bytes:
     """A line in OCSF, as JSON without a newline."""
     severity, named = OCSF_SEVERITY[found["severity"]]
     moment = milliseconds(found["time"])
-    product = {"name": "bpfence", "vendor_name": "bpfence", "version": _version()}
+    product = {"name": "bpfence", "vendor_name": "bpfence", "version": _VERSION}
     metadata: Members = {"version": OCSF_VERSION, "product": product, "original_time": found["time"]}
     made: Members = {
         "time": moment, "severity_id": severity, "severity": named, "message": found["message"], "metadata": metadata,

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from bpfence.outputs.places import Place, RefusedError
+from bpfence.outputs.places import BusyError, PartlyError, Place, RefusedError
 
 MAX_LINES: Final = 65_536
 MAX_BYTES: Final = 16 << 20
@@ -241,6 +241,8 @@ class Sink:
         except BlockingIOError:
             self._wrote(0)
             self.place.wait(ROOM_SECONDS)
+        except PartlyError as partly:
+            self._wrote_some(partly)
         except RefusedError as refused:
             self._wrote(refused.count, refused=str(refused) or "it said nothing")
         except Exception:
@@ -248,6 +250,23 @@ class Sink:
             raise
         else:
             self._wrote(count)
+
+    def _wrote_some(self, partly: PartlyError) -> None:
+        """Note what became of the queue's first lines. BusyError where some of them are to be written again."""
+        taken = set(partly.taken)
+        refused = set(partly.refused) - taken
+        with self._changed:
+            if not self._ended:
+                tried = [self._waiting.popleft() for _ in range(partly.count)]
+                again = [line for number, line in enumerate(tried) if number not in taken and number not in refused]
+                settled = [tried[number] for number in (*sorted(taken), *sorted(refused))]
+                self._waiting.extendleft(reversed([*settled, *again]))
+        if taken or not refused:
+            self._wrote(len(taken))
+        if refused:
+            self._wrote(len(refused), refused=str(partly) or "it said nothing")
+        if len(taken) + len(refused) < partly.count:
+            raise BusyError(str(partly), partly.after)
 
     def _wrote(self, count: int, *, refused: str = "") -> None:
         """Note how many lines were written: none where the write has failed, or where there was no room. `refused`: they were not,

@@ -11,10 +11,12 @@ import ipaddress
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -28,11 +30,10 @@ from bpfence.outputs.places import File, Place, Rotated, Stream
 if TYPE_CHECKING:
     import ssl
 
-    from bpfence.outputs.webhook import Webhook
-
 KINDS: Final = (
     "auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "tetragon", "kubearmor", "unix:PATH", "syslog:unix:PATH",
     "syslog:udp:HOST:PORT", "syslog:tcp:HOST:PORT", "syslog:tls:HOST:PORT", "http://…", "https://…", "cef", "ocsf",
+    "loki:URL", "elastic:URL/INDEX", "otlp:URL",
 )  # fmt: skip
 FORMATS: Final = ("native", "falco", "falco-text", "tetragon", "kubearmor", "cef", "ocsf")
 FACILITIES: Final = {
@@ -40,6 +41,9 @@ FACILITIES: Final = {
 }  # fmt: skip
 """By the names of syslog.conf(5): RFC 5424, 6.2.1."""
 FACILITY: Final = "daemon"
+STORES: Final = ("loki", "elastic", "otlp")
+REQUESTS: Final = ("http", "https", *(f"{store}:{scheme}" for store in STORES for scheme in ("http", "https")))
+"""Outputs over HTTP, each without TLS and with it."""
 KEEP: Final = 5
 BATCH: Final = 100
 _SIZES: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -88,6 +92,8 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     batch: int = 0
     secret_file: str = ""
     token_file: str = ""
+    token_scheme: Literal["", "Bearer", "ApiKey", "Basic"] = ""
+    tenant: str = ""
 
 
 class Opened(NamedTuple):
@@ -120,11 +126,17 @@ def check(spec: Spec) -> None:
     kind = _kind(spec.to)
     if not kind:
         raise UsageError(f"unknown output {spec.to!r}; known are {', '.join(KINDS)}")
+    of_requests = (
+        ("batch", spec.batch),
+        ("secret-file", spec.secret_file),
+        ("token-file", spec.token_file),
+        ("token-scheme", spec.token_scheme),
+    )
     only = {
-        "rotate": (spec.rotate is not None, ("jsonl",)), "tls": (spec.tls is not None, ("syslog:tls", "https")),
+        "rotate": (spec.rotate is not None, ("jsonl",)), "tls": (spec.tls is not None, ("syslog:tls", *REQUESTS[1::2])),
         "facility": (bool(spec.facility), ("syslog:unix", "syslog:udp", "syslog:tcp", "syslog:tls")),
-        **{key: (bool(value), ("http", "https")) for key, value in
-           (("batch", spec.batch), ("secret-file", spec.secret_file), ("token-file", spec.token_file))},
+        "tenant": (bool(spec.tenant), ("loki:http", "loki:https")),
+        **{key: (bool(value), REQUESTS) for key, value in of_requests},
     }  # fmt: skip
     for key, (given, kinds) in only.items():
         if given and kind not in kinds:
@@ -146,12 +158,29 @@ def check(spec: Spec) -> None:
         raise UsageError("`batch` is 1 to 10000 lines")
     if not (1 <= spec.queue.lines <= 10_000_000 and (1 << 16) <= size_of(spec.queue.size) <= 1 << 30):
         raise UsageError("`queue` holds 1 to 10000000 lines, and 64KiB to 1GiB")
-    if kind in ("http", "https"):
-        url = urlsplit(spec.to)
-        if url.username is not None or url.fragment:
-            raise UsageError("a URL here has neither user name nor fragment: use token-file")
+    if spec.token_scheme and not spec.token_file:
+        raise UsageError("`token-scheme` goes with `token-file`")
+    if not re.fullmatch(r"[!-~]{0,150}", spec.tenant):
+        raise UsageError("`tenant` is a word of ASCII")
+    if kind in REQUESTS:
+        _check_url(spec, *_store(kind, spec.to))
     if spec.tls is not None and bool(spec.tls.key) and not spec.tls.certificate:
         raise UsageError("`key` goes with `certificate`")
+
+
+def _check_url(spec: Spec, store: str, url: SplitResult) -> None:
+    if url.username is not None or url.fragment:
+        raise UsageError("a URL here has neither user name nor fragment: use token-file")
+    if store == "elastic" and (url.query or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", url.path)):
+        raise UsageError("elastic takes a URL that ends with an index or data stream, and no query: elastic:https://HOST:9200/bpfence")
+    if store == "elastic" and spec.form in ("cef", "falco-text"):
+        raise UsageError(f"elastic stores JSON objects, which the form {spec.form} is not")
+
+
+def _store(kind: str, to: str) -> tuple[str, SplitResult]:
+    """The log store ("" of a webhook) and the URL of an output over HTTP."""
+    store = kind.partition(":")[0] if ":" in kind else ""
+    return store, urlsplit(to.removeprefix(f"{store}:"))
 
 
 def _kind(to: str) -> str:
@@ -164,12 +193,14 @@ def _kind(to: str) -> str:
         return f"syslog:{way}" if way in ("udp", "tcp", "tls") and _host_port(place) is not None else ""
     if first in ("jsonl", "unix") and rest:
         return first
-    if first in ("http", "https"):
+    store = first if first in STORES else ""
+    if store or first in ("http", "https"):
         try:
-            url = urlsplit(to)
-            return first if url.hostname and url.port != 0 else ""
+            url = urlsplit(rest if store else to)
+            right = bool(url.hostname) and url.port != 0 and url.scheme in ("http", "https")
         except ValueError:
             return ""
+        return (f"{store}:{url.scheme}" if store else first) if right else ""
     return to if to in ("-", "auto", "rich", *FORMATS[1:]) else ""
 
 
@@ -233,8 +264,8 @@ def _elsewhere(spec: Spec, kind: str, form: Form, report: Callable[[str], None])
 
     if kind == "unix":
         return form, Streamed(spec.to, unix(os.path.abspath(place), socket.SOCK_STREAM))
-    if kind in ("http", "https"):
-        return form, _webhook(spec, kind)
+    if kind in REQUESTS:
+        return _requests(spec, kind, form)
     way, _, place = place.partition(":")
     form = syslog(form, FACILITIES[spec.facility or FACILITY], host_name(), os.getpid())
     if way == "unix":
@@ -250,20 +281,38 @@ def _elsewhere(spec: Spec, kind: str, form: Form, report: Callable[[str], None])
     return form, Streamed(spec.to, connect, counted=True)
 
 
-def _webhook(spec: Spec, kind: str) -> Webhook:
+def _requests(spec: Spec, kind: str, form: Form) -> tuple[Form, Place]:
+    """An output over HTTP: a webhook or a log store."""
     from bpfence.outputs.webhook import Webhook
 
-    url = urlsplit(spec.to)
-    form = spec.form or "native"
-    return Webhook(
-        f"{kind}://{url.netloc}",  # the rest of a URL may be a secret
-        url,
-        batch=spec.batch or (1 if form.startswith("falco") else BATCH),
-        content="text/plain; charset=utf-8" if form in ("falco-text", "cef") else "application/json",
-        context=_context(spec.tls or Tls()) if kind == "https" else None,
+    store, url = _store(kind, spec.to)
+    made: Callable[..., Webhook] = Webhook
+    path, headers, name = url.path, {}, spec.form or "native"
+    if store == "loki":
+        from bpfence.outputs.stores import LOKI_PATH, Loki, for_loki
+
+        made, form, path = Loki, for_loki(form, host_name()), LOKI_PATH if path in ("", "/") else path
+        headers = {"X-Scope-OrgID": spec.tenant} if spec.tenant else {}
+    elif store == "elastic":
+        from bpfence.outputs.stores import BULK, Bulk, for_bulk
+
+        made, form, path = Bulk, for_bulk(form), path + BULK
+    elif store == "otlp":
+        from bpfence.outputs.otlp import PATH, Otlp, for_otlp
+
+        made, form, path = partial(Otlp, host=host_name()), for_otlp(form, time.time_ns), PATH if path in ("", "/") else path
+    place = made(
+        f"{store}:{url.scheme}://{url.netloc}".removeprefix(":"),  # the rest of a URL may be a secret
+        url._replace(path=path),
+        batch=spec.batch or (1 if name.startswith("falco") and not store else BATCH),
+        kind="text/plain; charset=utf-8" if name in ("falco-text", "cef") else "application/json",
+        context=_context(spec.tls or Tls()) if url.scheme == "https" else None,
         secret=_secret(spec.secret_file, "secret-file"),
         token=_secret(spec.token_file, "token-file"),
+        scheme=spec.token_scheme or "Bearer",
+        headers=headers,
     )
+    return form, place
 
 
 def _context(tls: Tls) -> Callable[[], ssl.SSLContext]:

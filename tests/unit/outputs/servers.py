@@ -88,9 +88,10 @@ Request = tuple[str, dict[str, str], bytes]
 
 
 class Hook:
-    """An HTTP server. `answer`: of a request, the status and more headers."""
+    """An HTTP server. `answer`: of a request, the status and more headers, and the content where there is one. Status 0: none, the
+    connection ends."""
 
-    def __init__(self, answer: Callable[[Request], tuple[int, dict[str, str]]], context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, answer: Callable[[Request], tuple[Any, ...]], context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.requests: list[Request] = []
         hook = self
 
@@ -101,18 +102,23 @@ class Hook:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 request = self.path, {name.lower(): value for name, value in self.headers.items()}, body
                 hook.requests.append(request)
-                status, headers = answer(request)
+                status, headers, *content = answer(request)
+                if not status:
+                    self.close_connection = True
+                    return
                 self.send_response(status)
-                for name, value in {"Content-Length": "0", **headers}.items():
+                for name, value in {"Content-Length": str(sum(map(len, content))), **headers}.items():
                     self.send_header(name, value)
                 if headers.get("Connection") == "close":
                     self.close_connection = True
                 self.end_headers()
+                for part in content:
+                    self.wfile.write(part)
 
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         if context is not None:
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)

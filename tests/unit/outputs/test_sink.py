@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from bpfence.outputs import sink as sink_module
-from bpfence.outputs.places import BusyError, RefusedError
+from bpfence.outputs.places import BusyError, PartlyError, RefusedError
 from bpfence.outputs.sink import Sink
 from tests.unit.outputs.places import Fake, until
 
@@ -63,6 +63,25 @@ def test_all_is_written_in_order(rig: Rig) -> None:
     assert rig.numbers() == list(range(60))
     assert (rig.sink.dropped, rig.said, rig.told) == (0, [], [])
     assert rig.place.closed.is_set()
+
+
+def test_of_a_write_that_went_well_in_part_only_the_rest_is_written_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "RETRY_SECONDS", 0.001)
+    rig.place.faults += [
+        PartlyError(count=6, taken=[1, 4], refused=[2], reason="busy"),
+        PartlyError(count=3, taken=[], refused=[0, 1, 2], reason="never"),
+        PartlyError(count=2, taken=[0, 1], refused=[], reason=""),
+        PartlyError(count=1, taken=[], refused=[], reason="busy"),
+    ]
+    rig.put(0, 10)
+    rig.sink.start()
+    until(lambda: rig.sink.written + rig.sink.dropped == 10)
+    assert (rig.sink.written, rig.sink.dropped) == (6, 4)
+    assert rig.numbers() == [8, 9]
+    assert rig.sink.queue()[1:3] == (0, 0)
+    assert rig.close() == 0
+    assert [text for text in rig.said if "failed: busy" in text]
+    assert [text for text in rig.said if "refuses lines, which are dropped: busy; it has lost 1 so far" in text]
 
 
 def test_what_was_put_before_a_start_that_never_came_is_written_at_the_end(rig: Rig) -> None:

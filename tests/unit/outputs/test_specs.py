@@ -96,6 +96,16 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
         ({"to": "https://h/", "tls": {"ca": "/nonexistent"}}, "tls: /nonexistent cannot be used"),
         ({"to": "https://h/", "token-file": "/nonexistent"}, "token-file: /nonexistent cannot be used"),
         ({"to": "https://h/", "tls": {"key": "/x"}}, "goes with"),
+        ({"to": "loki:h:3100"}, "unknown output"),
+        ({"to": "elastic:https://h:9200"}, "ends with an index"),
+        ({"to": "elastic:https://h:9200/a?b=c"}, "ends with an index"),
+        ({"to": "elastic:https://h:9200/a b"}, "ends with an index"),
+        ({"to": "elastic:https://u:w@h:9200/a"}, "token-file"),
+        ({"to": "elastic:https://h/a", "form": "cef"}, "stores JSON objects"),
+        ({"to": "elastic:https://h/a", "tenant": "x"}, "'tenant' is nothing to output"),
+        ({"to": "loki:https://h/", "tenant": "x\ny"}, "'tenant' is a word"),
+        ({"to": "loki:http://h/", "tls": {}}, "'tls' is nothing to output"),
+        ({"to": "loki:http://h/", "token-scheme": "Basic"}, "'token-scheme' goes with"),
     ],
 )
 def test_mistakes(value: Any, said: str) -> None:

@@ -55,7 +55,7 @@ def hooks() -> Iterator[Callable[[Answer], Hook]]:
 
 
 def to(hook: Hook, **more: Any) -> Webhook:
-    given = {"batch": 100, "content": "application/json", "context": None, **more}
+    given = {"batch": 100, "kind": "application/json", "context": None, **more}
     MADE.append(Webhook("w", urlsplit(f"http://127.0.0.1:{hook.port}/in?x=1"), **given))
     return MADE[-1]
 
@@ -177,7 +177,7 @@ def test_both_sides_show_certificates(tmp_path: Path) -> None:
 
     url = urlsplit(f"https://localhost:{hook.port}/")
     for own, ca, works in ((True, theirs[0], True), (False, theirs[0], False), (True, ours[0], False)):
-        place = Webhook("w", url, batch=1, content="application/json", context=lambda own=own, ca=ca: context(own, ca))  # type: ignore[misc]
+        place = Webhook("w", url, batch=1, kind="application/json", context=lambda own=own, ca=ca: context(own, ca))  # type: ignore[misc]
         if works:
             assert place.write([b"{}"]) == 1
         else:
