@@ -118,21 +118,6 @@ FUNCTIONS: Final[Mapping[str, Known]] = {
 """By the name of the kernel's function."""
 
 
-_OTHERWISE: Final[Mapping[str, str]] = {
-    "bprm_check_security": "bprm_check", "cred_prepare": "prepare_creds", "cred_transfer": "transfer_creds",
-    "file_alloc_security": "file_alloc", "file_free_security": "file_free", "inode_alloc_security": "inode_alloc",
-    "inode_free_security": "inode_free", "msg_msg_alloc_security": "msg_msg_alloc", "msg_msg_free_security": "msg_msg_free",
-    "sb_alloc_security": "sb_alloc", "sb_free_security": "sb_free", "settime": "settime64", "sk_alloc_security": "sk_alloc",
-    "sk_free_security": "sk_free", "userns_create": "create_user_ns", "vm_enough_memory": "vm_enough_memory_mm",
-}  # fmt: skip
-"""LSM hooks whose function is not security_ and their name, and what stands for the name there: security/security.c."""
-
-
-def function_of(lsm_hook: str) -> str:
-    """The kernel's function that asks all LSMs about a hook."""
-    return f"security_{_OTHERWISE.get(lsm_hook, lsm_hook)}"
-
-
 def known(hook: Hook) -> Known | None:
     """The event that a hook is; None where it is none."""
     match hook:
