@@ -70,16 +70,11 @@ def measure(field: Field) -> str:
     return ""
 
 
-def of_sensors(field: Field) -> bool:
-    """Whether events of sensors alone have it: native rules cannot be about it."""
-    return field.events == ("sensor.",)
-
-
 class EventType(msgspec.Struct, frozen=True):
     """One event: its number's name in abi.h, short names, whether a rule on it can deny. The hooks behind it: `kernel.hooks`.
 
     `killable`: it comes too late to be denied, and in time to end the process before it does anything: a rule can kill. `sensor`: it is made
-    where a policy puts a sensor (`policy.Probe`), and nowhere else: native rules cannot be about it.
+    where a policy puts a sensor (`policy.Probe`), and nowhere else.
     """
 
     name: str

@@ -180,6 +180,32 @@ SOCKETS_MADE = policy(
         "selectors": [{"matchArgs": [on(1, "Equal", "2")], **BY_TOOL}],
     },
 )  # fmt: skip
+NATIVE: dict[str, Any] = {
+    "apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": "native"},
+    "spec": {
+        "scope": {"exe": f"{WORK}/native-tool"},
+        "rules": [
+            {"name": "call", "on": {"kprobe": "do_truncate", "args": ["nop", "nop", "sint64"]}, "match": {"sensor.number2": "5000-5010"}},
+            {
+                "name": "return", "on": {"kprobe": "vfs_fallocate", "args": ["file", "int"], "return": "int"},
+                "condition": f"file.path = {WORK}/native and file.mode = 0o600 and sensor.result = 0", "action": "observe",
+                "message": "{process.name} had {sensor.result} for {file.path}",
+            },
+            {
+                "name": "text", "on": {"kprobe": "sys_linkat", "args": [{"index": 3, "type": "string"}]},
+                "match": {"sensor.text0": "native-*"}, "unless": {"sensor.text0": "native-twin"}, "action": "kill",
+            },
+            {
+                "name": "field", "on": {"tracepoint": "sched/sched_process_exec", "args": [{"index": 4, "type": "string"}]},
+                "match": {"sensor.text0": f"{WORK}/native-tool"}, "action": "observe",
+            },
+            {
+                "name": "hook", "on": {"lsm": "inode_mkdir", "args": ["nop", "nop", "uint16"]},
+                "match": {"sensor.number2": ["0o755", "0o40755"]}, "action": "observe",
+            },
+        ],
+    },
+}  # fmt: skip
 STRUCTURES = (PARENTS, STATES, PACKETS, LOADS, PERF, SOCKETS_MADE)
 PINS = "/sys/fs/bpf/bpfence-sensors"
 RETURNER = WORK / "returner"
@@ -244,9 +270,10 @@ def make_work() -> None:
     go_out()
     make_files(SENTINEL)
     WORK.mkdir(parents=True, exist_ok=True)
-    for name in ("file", "deadly", "other", "opened"):
+    for name in ("file", "deadly", "other", "opened", "native", "native-other"):
         (WORK / name).write_bytes(b"x" * 8192)
-    for name in ("tool", "twin"):
+    (WORK / "native").chmod(0o600)
+    for name in ("tool", "twin", "native-tool"):
         (WORK / name).write_bytes(TRIGGER.read_bytes())
         (WORK / name).chmod(0o755)
     RETURNER.write_bytes(TRIGGER.read_bytes())
@@ -273,6 +300,7 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
         MADE,
         CROWD,
         SETS,
+        NATIVE,
         *STRUCTURES,
         *PRIVILEGES,
         *RETURNS,
@@ -622,6 +650,38 @@ def test_a_socket_that_is_returned(sensing: Agent) -> None:
     [line] = [line for line in sensing.settle() if line.get("policy") == "sockets-made"]
     assert (line["dialect.tetragon.args"], line["dialect.tetragon.return.sock_arg.family"]) == ([{"int_arg": 2}], "AF_INET")
     assert about(acted(sensing, "exec", str(WORK / "twin"), "udp-send", "127.0.0.9", "9901"), "sockets-made") == ("ok", [])
+
+
+def native(agent: Agent, *words: str) -> tuple[str, list[tuple[str, str, str]]]:
+    """How an act of the tool ended, and what the native policy told of it but for its start: rule, action, message."""
+    result = run_act(("exec", f"{WORK}/native-tool", *words), CGROUP_ROOT).result
+    told = [(line["rule"], line["action"], line["message"]) for line in agent.settle() if line.get("policy") == "native"]
+    assert told[:1] == [("field", "observe", f"tracepoint sched/sched_process_exec by {WORK}/native-tool")]
+    return result, told[1:]
+
+
+def test_native_rules_on_sensors(sensing: Agent) -> None:
+    """What calls and returns bring, in the language's own fields; each beside an act that is left alone."""
+    tool = f"{WORK}/native-tool"
+    assert native(sensing, "truncate", f"{WORK}/file", "5010") == ("ok", [("call", "audit", f"call of do_truncate by {tool}")])
+    assert native(sensing, "truncate", f"{WORK}/file", "5011") == ("ok", [])
+    said = f"native-tool had 0 for {WORK}/native"
+    assert native(sensing, "fd", "rdwr", "fallocate", f"{WORK}/native") == ("ok", [("return", "observe", said)])
+    assert native(sensing, "fd", "rdwr", "fallocate", f"{WORK}/native-other") == ("ok", [])
+    try:
+        made = [("hook", "observe", f"call of security_inode_mkdir by {tool}")]
+        assert native(sensing, "mkdir", f"{WORK}/native-made") == ("ok", made)
+        assert native(sensing, "rmdir", f"{WORK}/native-made") == ("ok", [])
+    finally:
+        if (WORK / "native-made").exists():
+            (WORK / "native-made").rmdir()
+    killed = ("killed", [("text", "kill", f"call of sys_linkat by {tool}")])
+    assert native(sensing, "linkat", str(WORK), "other", "native-link") == killed
+    try:
+        assert native(sensing, "linkat", str(WORK), "other", "native-twin") == ("ok", [])
+    finally:
+        for name in ("native-link", "native-twin"):
+            (WORK / name).unlink(missing_ok=True)
 
 
 def test_a_function_that_is_not_there_is_told(sensing: Agent) -> None:

@@ -127,6 +127,28 @@ def policies() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+NATIVE: dict[str, Any] = {
+    "apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": "native"},
+    "spec": {
+        "scope": {"exe": str(PROGRAMS["pie"])},
+        "rules": [
+            {
+                "name": "function", "match": {"sensor.text1": "native*", "sensor.number0": "6"},
+                "on": {"uprobe": str(PROGRAMS["pie"]), "symbol": "watched_call", "args": ["int", "string"]},
+            },
+            {
+                "name": "probe", "condition": "sensor.text1 = native and sensor.number0 = -2", "action": "observe",
+                "message": "with {sensor.text1}",
+                "on": {
+                    "usdt": str(PROGRAMS["pie"]), "provider": "bpfence_test", "name": "watched",
+                    "args": [{"index": 3, "type": "int"}, {"index": 1, "type": "string"}],
+                },
+            },
+        ],
+    },
+}  # fmt: skip
+
+
 def make_programs() -> None:
     go_out()
     make_files(SENTINEL)
@@ -146,7 +168,7 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
     make_programs()
     agent = Agent(tmp_path_factory.mktemp("uprobes"), "uprobes")
     agent.write_policy(SENTINEL.name, SENTINEL.policy())
-    for document in policies():
+    for document in (*policies(), NATIVE):
         agent.write_policy(document["metadata"]["name"], document)
     agent.start("--pin-dir", PINS)
     agent.settle()
@@ -248,6 +270,19 @@ def test_a_static_probe_that_counts_who_watches(watching: Agent) -> None:
     assert ran(watching, "twin", "guard") == (0, [])
     code, lines = ran(watching, "static", "probe", "9", "x")
     assert (code, told(lines)) == (0, [("guarded", [{"int_arg": 9}], "observe")])
+
+
+def test_native_rules(watching: Agent) -> None:
+    def said(*words: str) -> list[tuple[str, str, str, str]]:
+        code, lines = ran(watching, "pie", *words)
+        assert code == 0
+        return [(line["policy"], line["rule"], line["action"], line["message"]) for line in lines]
+
+    place = f"call of {PROGRAMS['pie']}:watched_call by {PROGRAMS['pie']}"
+    assert said("call", "6", "native-text") == [("native", "function", "audit", place)]
+    assert said("call", "7", "native-text") == []
+    assert said("probe", "1", "native") == [("native", "probe", "observe", "with native")]
+    assert said("probe", "1", "natives") == []
 
 
 def test_what_is_not_there_is_told_with_its_place(watching: Agent) -> None:

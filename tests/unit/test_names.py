@@ -139,3 +139,10 @@ def test_a_user_database_that_does_not_answer_is_said_so(monkeypatch: pytest.Mon
     with pytest.raises(TextError, match="does not answer"):
         values.numeric(FIELD_BY_NAME["process.uid"], "root")
     release.set()
+
+
+@pytest.mark.parametrize(("hook", "function"), [("file_ioctl", "security_file_ioctl"), ("bprm_check_security", "security_bprm_check")])
+def test_the_function_that_asks_the_lsms(hook: str, function: str) -> None:
+    assert names.lsm_function(hook) == function
+    assert names.lsm_hook(function) == hook
+    assert names.lsm_hook(hook) == ""

@@ -387,6 +387,8 @@ def _integer(field: Field, text: str, offset: int) -> int | None:
         digits = text.lstrip("0") or "0"
         raise TextError(f"{text} is not clearly decimal or octal", f"write {digits} or 0o{digits}", "bad-number", offset)
     if re.fullmatch(r"-[0-9]+", text):
+        if field.unit == ANY_NUMBER and int(text) >= -(1 << 63):
+            return int(text) & U64
         raise TextError(f"{field.name} is never negative", "", "bad-number", offset)
     return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bpfence.dialects.native import schema
-from bpfence.fields import FIELDS, of_sensors
+from bpfence.fields import FIELDS
 from bpfence.k8s.crds import crds, profile_schema, spec_schema, status_schema
 from bpfence.k8s.objects import Condition, Finding, NodeStatus, Status
 
@@ -33,7 +33,7 @@ def test_the_levels_have_the_keys_of_the_models() -> None:
     rule = spec["properties"]["rules"]["items"]
     assert tuple(rule["properties"]) == schema.keys(schema.RuleSpec)
     assert rule["required"] == ["name", "on"]
-    assert set(rule["properties"]["match"]["properties"]) == {field.name for field in FIELDS if not of_sensors(field)}
+    assert set(rule["properties"]["match"]["properties"]) == {field.name for field in FIELDS}
 
 
 def test_every_level_is_structural() -> None:

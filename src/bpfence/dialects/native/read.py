@@ -22,7 +22,7 @@ from bpfence import glob, names
 from bpfence.conditions import expand, images, values
 from bpfence.conditions.containers import inside, of_runtime, untold
 from bpfence.conditions.labels import LABEL_KEY, OPERATORS, Expression, LabelSelector
-from bpfence.dialects.native import effects, gaps, reread, schema, seccomp
+from bpfence.dialects.native import effects, gaps, reread, schema, seccomp, sensors
 from bpfence.dialects.native.reread import Parts
 from bpfence.documents import lists, yaml_nodes
 from bpfence.documents.files import SourceFile, sources
@@ -45,6 +45,7 @@ from bpfence.policy import (
     Or,
     Policy,
     PolicySet,
+    Probe,
     Rule,
     Selector,
     atoms,
@@ -129,6 +130,8 @@ _INSTEAD: Final = {
     ): "a policy in a file belongs to the whole host: write scope: {namespace: NAME}",
 }
 _OTHERS: Final = ("TracingPolicy", "TracingPolicyNamespaced")
+_OF_SENSORS: Final = ("sensor.", "file.", "net.")
+"""What names of fields begin with that only arguments of a sensor bring about."""
 _FIELDS_HINT: Final = "docs/fields.md lists the fields"
 _EMPTY_UNLESS: Final = "name what is excepted, or remove it"
 _RATE_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -379,6 +382,7 @@ class _PolicyReader(_Shapes):
         # After a mistake in one of these, nothing certain can be said about the rules.
         self.scope_known = self.defaults_known = True
         self.doubt: Condition = FALSE
+        self.probes: dict[int, Probe] = {}
 
     # ---- the document ----
 
@@ -413,7 +417,12 @@ class _PolicyReader(_Shapes):
         rules = self.rules(spec["rules"][1], policy, "seccomp" in spec) if "rules" in spec else ()
         if whole and "default" not in spec and "rules" not in spec and "seccomp" not in spec:
             self.report.add(top["spec"][0], "no-rules", "the policy has neither rules nor a default: it does nothing", "", "warning")
-        values_given = {**{f: getattr(policy, f) for f in policy.__struct_fields__}, "rules": rules, "seccomp": filtering}
+        values_given = {
+            **{f: getattr(policy, f) for f in policy.__struct_fields__},
+            "rules": rules,
+            "seccomp": filtering,
+            "probes": tuple(self.probes.values()),
+        }
         made = Policy(**values_given)
         for event, place in self.defaults.items() if self.report.errors == errors else ():
             self.stops_host(place, "the default", *effects.stopped_by_default(made, event))
@@ -717,6 +726,7 @@ class _RuleReader:
         before = self.report.errors
         self.entries = within.level(node, schema.RuleSpec, "a rule")
         self.keys_known = self.report.errors == before
+        self.sensed: sensors.Sensed | None = None
 
     def value(self, key: str) -> YamlNode | None:
         return self.entries[key][1] if key in self.entries else None
@@ -725,8 +735,14 @@ class _RuleReader:
         """The rule, or None where it has an error."""
         errors = self.report.errors
         name = self.name()
-        on = self.on()
-        events = tuple(dict.fromkeys(event for written in on for event in expand.events_of(written)))
+        events: tuple[str, ...]
+        given = self.value("on")
+        if given is not None and given.kind == "map":
+            self.sensed = sensors.SensorReader(self.within, given).read()
+            on, events = [], (self.sensed.probe.way.value,) if self.sensed is not None else ()
+        else:
+            on = self.on()
+            events = tuple(dict.fromkeys(event for written in on for event in expand.events_of(written)))
         action = self.action(events)
         before = self.report.errors
         checked = self.checked(events)
@@ -734,7 +750,7 @@ class _RuleReader:
         limit, counted = self.limit(events)
         body = values.conj((self.followed(checked.body, understood), counted))
         rate, burst = self.rate()
-        message = self.message(events)
+        message = self.message(events) or (self.sensed.message if self.sensed is not None else "")
         errno = self.errno(action)
         severity, tags = self.within.severity(self.entries), self.within.tags(self.entries)
         if self.report.errors > errors or not events or action is None:
@@ -748,6 +764,10 @@ class _RuleReader:
         if not each:
             return None
         condition, conditions_ = expand.shared(each)
+        if self.sensed is not None:
+            probe = self.sensed.probe
+            condition = values.conj((Atom("sensor.number", Op.RANGE, (probe.number, probe.number)), condition))
+            self.within.probes.setdefault(probe.number, probe)
         made = Rule(
             policy=self.policy.name,
             name=name or "",
@@ -801,6 +821,10 @@ class _RuleReader:
         if text is None:
             return None
         action = ACTIONS[text]
+        if self.sensed is not None and action in (Action.ALLOW, Action.DENY):
+            what = f"a sensor comes after the decision: {text} has no effect"
+            self.report.add(node, "not-deniable", what, "use kill, audit or observe, or a rule on the event that can be denied")
+            return None
         watched = [event for event in events if not EVENT_BY_NAME[event].blockable(action is Action.KILL)]
         if action >= Action.DENY and watched:
             self.within.not_deniable(node, watched[0], text)
@@ -872,6 +896,10 @@ class _RuleReader:
         return _Checked(parsed.condition, [(use.field, node.place(use.offset), False) for use in parsed.uses])
 
     def carried(self, field: Field, place: Location, events: tuple[str, ...]) -> None:
+        if self.sensed is not None and any(field.name.startswith(own) for own in _OF_SENSORS) and field.name not in self.sensed.fields:
+            what = f"the sensor on {self.sensed.probe.place} does not read {field.name}"
+            self.report.add(place, "field-not-on-event", what, sensors.lacking(self.sensed, field.name))
+            return
         if events and not any(applies(field, event) for event in events):
             hint = f"{field.name} is known on: " + ", ".join(event + "*" if event.endswith(".") else event for event in field.events)
             self.report.add(place, "field-not-on-event", f"{', '.join(events)} does not carry {field.name}", hint)
@@ -934,7 +962,10 @@ class _RuleReader:
 
     def each(self, on: list[str], body: Condition) -> dict[str, Condition]:
         """The condition of each event. Reports a rule that can be true of none."""
-        each = expand.event_conditions(on, self.policy.scope, body)
+        if self.sensed is not None:
+            each = {self.sensed.probe.way.value: values.conj((self.policy.scope, body))}
+        else:
+            each = expand.event_conditions(on, self.policy.scope, body)
         seen = {condition: self.never(condition) for condition in set(each.values())}
         reasons = {event: seen[condition] for event, condition in each.items()}
         if all(reason is not None for reason in reasons.values()):
@@ -953,6 +984,9 @@ class _RuleReader:
     def followed(self, body: Condition, understood: bool) -> Condition:
         node = self.value("follow")
         if node is None or self.within.choice(node, "follow", ("object",)) is None or not understood:
+            return body
+        if self.sensed is not None:
+            self.report.add(node, "not-supported", "sensors know files by name alone", "leave follow out")
             return body
         condition, paths, loose = expand.follow(body)
         if not paths:
@@ -1031,6 +1065,8 @@ class _RuleReader:
             elif name not in FIELD_BY_NAME and name not in MESSAGE_WORDS:
                 hint = suggest(name, (*FIELD_BY_NAME, *MESSAGE_WORDS), f"{_FIELDS_HINT}; double the braces for the characters themselves")
                 self.report.add(node.place(brace.start() + 1), "bad-message", f"unknown field {quoted(name)} in the message", hint)
+            elif name in FIELD_BY_NAME and self.sensed is not None:
+                self.carried(FIELD_BY_NAME[name], node.place(brace.start() + 1), events)
             elif name in FIELD_BY_NAME and events and not any(applies(FIELD_BY_NAME[name], event) for event in events):
                 what = f"{', '.join(events)} does not carry {name}"
                 self.report.add(node.place(brace.start() + 1), "bad-message", what, "name a field of the event")

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from bpfence import policy
 from bpfence.conditions.labels import LabelSelector
-from bpfence.fields import EVENTS, FIELDS, GROUPS, of_sensors
+from bpfence.fields import EVENTS, FIELDS, GROUPS
 from bpfence.seccomp.schema import profile_schema
 
 API_VERSION: Final = policy.API_VERSION
@@ -91,11 +91,38 @@ class Scope(Subjects):
     unless: Annotated[Subjects | None, Meta(description="which of them are left out")] = None
 
 
+class SensorArgument(Document):
+    """One argument that a sensor reads."""
+
+    type: Annotated[str, Meta(description="what it is: int, string, file, sock, …: `bpfence fields --language tetragon` lists the types")]
+    index: Annotated[int, Meta(description="which one, from 0; where it is missing, as they are listed")] = 0
+    length: Annotated[int, Meta(description="of char_buf: the argument with the number of bytes, from 0")] = 0
+    at: Annotated[Literal["call", "return"], Meta(description="of char_buf: when it is read")] = "call"
+
+
+class SensorSpec(Document, rename={"returns": "return"}):
+    """A place in the kernel, a program or a library: exactly one of kprobe, lsm, tracepoint, uprobe and usdt."""
+
+    kprobe: Annotated[str, Meta(description="a function of the kernel; of a system call sys_NAME")] = ""
+    lsm: Annotated[str, Meta(description="an LSM hook")] = ""
+    tracepoint: Annotated[str, Meta(description="subsystem/name")] = ""
+    uprobe: Annotated[str, Meta(description="a program or library: with symbol, offset or address")] = ""
+    usdt: Annotated[str, Meta(description="a program or library: with provider and name")] = ""
+    args: Annotated[list[Union[str, SensorArgument]], Meta(description="what is read: types, or index and type")] = []
+    returns: Annotated[str, Meta(description="of kprobe and uprobe: the type of what the function returns, for which the event waits")] = ""
+    symbol: Annotated[str, Meta(description="a function")] = ""
+    offset: Annotated[Union[int, str], Meta(description="in the file")] = 0
+    address: Annotated[Union[int, str], Meta(description="where the file says that it is loaded")] = 0
+    counter: Annotated[Union[int, str], Meta(description="where in the file the number is that says how many watch")] = 0
+    provider: Annotated[str, Meta(description="of a static probe")] = ""
+    name: Annotated[str, Meta(description="of a static probe")] = ""
+
+
 class RuleSpec(Document):
     """One rule."""
 
     name: Annotated[Name, Meta(description="unique in the policy")]
-    on: Annotated[Union[str, list[str]], Meta(description="an event, a short name, a group, or a list of them")]
+    on: Annotated[Union[str, list[str], SensorSpec], Meta(description="an event, a short name, a group, or a list of them; or a sensor")]
     match: Annotated[dict[str, Values], Meta(description="field: values; values are alternatives, fields are all required")] = {}
     unless: Annotated[dict[str, Values], Meta(description="same form; what is left out")] = {}
     condition: Annotated[str, Meta(description="in place of match and unless: an expression over the same fields, or of two of them")] = ""
@@ -157,13 +184,14 @@ def json_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     rule = definitions["RuleSpec"]["properties"]
     events = {"type": "string", "enum": list(event_names())}
-    rule["on"] = {"description": rule["on"]["description"], "anyOf": [events, {"type": "array", "items": events, "minItems": 1}]}
+    listed = {"type": "array", "items": events, "minItems": 1}
+    rule["on"] = {"description": rule["on"]["description"], "anyOf": [events, listed, {"$ref": "#/$defs/SensorSpec"}]}
     values = rule["match"]["additionalProperties"]
     definitions["Values"] = values
     definitions["Match"] = {
         "title": "Match",
         "type": "object",
-        "properties": {field.name: {"description": field.doc, "$ref": "#/$defs/Values"} for field in FIELDS if not of_sensors(field)},
+        "properties": {field.name: {"description": field.doc, "$ref": "#/$defs/Values"} for field in FIELDS},
         "additionalProperties": False,
     }
     for key in ("match", "unless"):

@@ -113,9 +113,7 @@ class NativeTools(Tools):
 
     def fields(self, pattern: str, *, kernel: bool) -> Shown:
         """By the first word of their names."""
-        chosen = [
-            field for field in tables.FIELDS if pattern in field.name and (not kernel or field.kernel) and not tables.of_sensors(field)
-        ]
+        chosen = [field for field in tables.FIELDS if pattern in field.name and (not kernel or field.kernel)]
         made = []
         for prefix in dict.fromkeys(field.name.partition(".")[0] for field in chosen):
             rows = [(field.name, field.kind.value, field.doc) for field in chosen if field.name.partition(".")[0] == prefix]

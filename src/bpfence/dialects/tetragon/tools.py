@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from bpfence.compiler.compile import compile_policies
+from bpfence.conditions.sensors import IN_PROGRAMS, IN_RECORDS, IN_STATIC_PROBES
 from bpfence.dialects.facts import Facts
-from bpfence.dialects.tetragon.lower import uprobes
 from bpfence.dialects.tetragon.lower.hooks import FUNCTIONS, LSM_HOOKS, Known
-from bpfence.dialects.tetragon.lower.sensors import IN_RECORDS, TYPES
+from bpfence.dialects.tetragon.lower.sensors import TYPES
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tools import Shown, TextTable, Tools
 from bpfence.documents.files import SourceFile
@@ -23,8 +23,8 @@ from bpfence.policy import FALSE, Policy, PolicySet, Way
 _SENSORS: Final = (
     ("kprobes, fentries", "any other function", Way.KPROBE, TYPES),
     ("tracepoints", "any tracepoint", Way.TRACEPOINT, IN_RECORDS),
-    ("uprobes", "any function of a program or library", Way.UPROBE, uprobes.TYPES),
-    ("usdts", "any static probe of a program or library", Way.USDT, uprobes.USDT_TYPES),
+    ("uprobes", "any function of a program or library", Way.UPROBE, IN_PROGRAMS),
+    ("usdts", "any static probe of a program or library", Way.USDT, IN_STATIC_PROBES),
 )
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from bpfence import abi, names
+from bpfence.conditions.sensors import NUMBERS
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.tetragon.lower.hooks import Parameter, Reads
-from bpfence.dialects.tetragon.lower.sensors import NUMBERS
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import HOST, integer, number_range
 from bpfence.dialects.tetragon.read.model import ArgumentTest, Binaries, Capabilities, NamespaceChanges, Namespaces, Pids

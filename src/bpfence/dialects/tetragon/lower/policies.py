@@ -17,12 +17,13 @@ import msgspec
 
 from bpfence import abi
 from bpfence.conditions.containers import untold
+from bpfence.conditions.sensors import is_call
 from bpfence.conditions.values import conj, negation
 from bpfence.dialects.tetragon import kinds
 from bpfence.dialects.tetragon.lower import conditions, scopes, uprobes
 from bpfence.dialects.tetragon.lower.conditions import UnsupportedError
 from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, known, name_of
-from bpfence.dialects.tetragon.lower.sensors import UnreadableError, is_call, lsm_of, placed, result_of
+from bpfence.dialects.tetragon.lower.sensors import UnreadableError, lsm_of, placed, result_of
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import selectors_of
 from bpfence.dialects.tetragon.read.model import Action as WrittenAction

@@ -6,10 +6,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
+from bpfence.conditions.sensors import (
+    FILES,
+    FUNCTION,
+    IN_RECORDS,
+    MAX_FILES,
+    MAX_REGISTER,
+    NUMBERS,
+    SOCKETS,
+    TEXTS,
+    is_call,
+    read_of,
+)
 from bpfence.conditions.values import conj
 from bpfence.dialects.tetragon.lower.hooks import LSM_HOOKS, Known, Parameter, Reads
 from bpfence.dialects.tetragon.read import words
@@ -20,31 +31,14 @@ from bpfence.names import lsm_function, lsm_hook
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
 from bpfence.words import quoted, suggest
 
-MAX_REGISTER: Final = 5
-"""Arguments of functions are in registers up to this one."""
-_FILES: Final = {"file": Read.FILE, "path": Read.PATH, "linux_binprm": Read.BINPRM, "fd": Read.FD}
-_TEXTS: Final = {
-    "string": Read.TEXT, "filename": Read.FILENAME, "module": Read.MODULE, "data_loc": Read.TEXT,
-    "net_device": Read.NET_DEVICE, "char_buf": Read.BYTES,
-}  # fmt: skip
-_SOCKETS: Final = {"sock": Read.SOCK, "socket": Read.SOCKET, "skb": Read.SKB, "sockaddr": Read.SOCKADDR}
 _WHOLE: Final = {
     "cred": Read.CRED, "user_namespace": Read.USER_NS, "bpf_attr": Read.BPF_ATTR, "bpf_prog": Read.BPF_PROG, "bpf_map": Read.BPF_MAP,
     "perf_event": Read.PERF_EVENT,
 }  # fmt: skip
 _WHOLE_SOCKETS: Final = {"sock": Read.SOCK_WHOLE, "socket": Read.SOCKET_WHOLE, "skb": Read.SKB_WHOLE}
 """What is shown alone of sockets and packets beside the one that can be tested."""
-_OTHER_NUMBERS: Final = {"syscall64": 64, "capability": 32, "bpf_cmd": 32, **dict.fromkeys(sorted(words.CAPABILITY_SETS), 64)}
-NUMBERS: Final = {**words.INTEGERS, **_OTHER_NUMBERS}
-"""Types of numbers that sensors read, and their bits."""
-TYPES: Final = (*NUMBERS, *_FILES, *_TEXTS, *_SOCKETS, *_WHOLE, "nop")
+TYPES: Final = (*NUMBERS, *FILES, *TEXTS, *SOCKETS, *_WHOLE, "nop")
 """Types of arguments that sensors read."""
-IN_RECORDS: Final = (*words.INTEGERS, "syscall64", "capability", "bpf_cmd", "string", "data_loc", "fd", "nop")
-"""Types that a field of a tracepoint's record can have."""
-_MAX_FILES: Final = 2
-_FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]{0,254}")
-_CALLS: Final = ("sys_", "__x64_sys_", "__arm64_sys_")
-"""What the functions of system calls begin with: the first as policies write it, for every machine."""
 
 
 class UnreadableError(Exception):
@@ -63,11 +57,6 @@ class Placed(NamedTuple):
     known: Known
 
 
-def is_call(function: str) -> bool:
-    """Whether a function is that of a system call of 64 bits, which has the caller's registers for its argument."""
-    return function.startswith(_CALLS)
-
-
 def lsm_of(hook: Hook) -> str:
     """The hook of the LSM that a hook of a policy is, or that its function asks about; "" where it is none."""
     if isinstance(hook, LsmHook):
@@ -80,10 +69,10 @@ def placed(hook: KProbe | Tracepoint | LsmHook, tested: Collection[int] = (), *,
     arguments that filters are about. `refuses`: the one that can refuse, of a hook of the LSM (`lsm_of`). UnreadableError: an argument
     cannot be read.
     """
-    if isinstance(hook, KProbe) and not _FUNCTION.fullmatch(hook.call):
+    if isinstance(hook, KProbe) and not FUNCTION.fullmatch(hook.call):
         hint = "write a function of the kernel; those of calls of 32 bits are not watched yet"
         raise UnreadableError(hook.at("call"), f"{quoted(hook.call)} is no name of a function", hint)
-    if isinstance(hook, LsmHook) and not _FUNCTION.fullmatch(hook.hook):
+    if isinstance(hook, LsmHook) and not FUNCTION.fullmatch(hook.hook):
         hint = suggest(hook.hook, LSM_HOOKS, "write a hook of include/linux/lsm_hook_defs.h")
         raise UnreadableError(hook.at("hook"), f"{quoted(hook.hook)} is no name of an LSM hook", hint)
     parameters: dict[int, Parameter] = {}
@@ -194,7 +183,7 @@ def _check(hook: Hook, argument: Argument, others: Mapping[int, Parameter]) -> N
 
 def _chosen(hook: Hook, tested: Collection[int]) -> int:
     """The socket, packet or address that conditions can be about: the first that filters test, or the first; -1: none."""
-    found = [argument.index for argument in hook.args if argument.kind in _SOCKETS]
+    found = [argument.index for argument in hook.args if argument.kind in SOCKETS]
     return next((index for index in found if index in tested), found[0] if found else -1)
 
 
@@ -203,22 +192,21 @@ def _argument(argument: Argument, position: int, others: Mapping[int, Parameter]
     kind = argument.kind
     if kind == "nop":
         return Parameter(Reads.NOTHING, ()), Read.NOTHING
-    if kind in _FILES:
+    if kind in FILES:
         files = sum(other.reads in (Reads.FILE, Reads.PLACE) for other in others.values())
-        if files == _MAX_FILES:
-            raise UnreadableError(argument.place, f"more than {_MAX_FILES} files are not read at one hook", "leave this one out")
+        if files == MAX_FILES:
+            raise UnreadableError(argument.place, f"more than {MAX_FILES} files are not read at one hook", "leave this one out")
         field = "file.new_path" if files else "file.path"
         reads = Reads.PLACE if files or kind == "path" else Reads.FILE
-        return Parameter(reads, (kind,), field=field), _FILES[kind]
-    if kind in _SOCKETS and argument.index == chosen:
-        return Parameter(Reads.ADDRESS if kind == "sockaddr" else Reads.SOCK, (kind,), field=f"sensor.number{position}"), _SOCKETS[kind]
+        return Parameter(reads, (kind,), field=field), FILES[kind]
+    if kind in SOCKETS and argument.index == chosen:
+        return Parameter(Reads.ADDRESS if kind == "sockaddr" else Reads.SOCK, (kind,), field=f"sensor.number{position}"), SOCKETS[kind]
     if kind in _WHOLE_SOCKETS:
         return Parameter(Reads.WHOLE, (kind,), position), _WHOLE_SOCKETS[kind]
-    if kind in _SOCKETS:
+    if kind in SOCKETS:
         raise UnreadableError(argument.place, "an address beside a socket or another address is not read at one hook", "leave this one out")
     if kind in _WHOLE:
         return Parameter(Reads.WHOLE, (kind,), position), _WHOLE[kind]
-    if kind in _TEXTS:
-        return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), _TEXTS[kind]
-    read = Read.SYSCALL if kind == "syscall64" else Read.CAPS if kind in words.CAPABILITY_SETS else Read.NUMBER
-    return Parameter(Reads.INTEGER, (kind,), field=f"sensor.number{position}"), read
+    if kind in TEXTS:
+        return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), TEXTS[kind]
+    return Parameter(Reads.INTEGER, (kind,), field=f"sensor.number{position}"), read_of(kind)

@@ -11,22 +11,16 @@ from typing import Any, Final
 
 import msgspec
 
+from bpfence.conditions.sensors import IN_PROGRAMS, IN_STATIC_PROBES, NUMBERS, read_of
 from bpfence.conditions.values import conj
 from bpfence.dialects.tetragon.lower.hooks import Known, Parameter, Reads, name_of
-from bpfence.dialects.tetragon.lower.sensors import NUMBERS, Placed, UnreadableError, check_argument, integer_result
+from bpfence.dialects.tetragon.lower.sensors import Placed, UnreadableError, check_argument, integer_result
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.model import Argument, UProbe, Usdt
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Target, Way
 from bpfence.words import quoted
 
-_POINTERS: Final = {"string": Read.TEXT, "char_buf": Read.BYTES}
-_OTHERS: Final = {"fd": Read.FD, "sockaddr": Read.SOCKADDR}
-"""What functions are given in registers, which can always be read."""
-_NUMBERS: Final = tuple(name for name in NUMBERS if name != "syscall64")
-TYPES: Final = (*_NUMBERS, *_POINTERS, *_OTHERS, "nop")
-"""Types of arguments that are read of functions."""
-USDT_TYPES: Final = (*_NUMBERS, *_POINTERS, "nop")
-"""The same of static probes."""
+_POINTERS: Final = ("string", "char_buf")
 
 
 def each(hook: UProbe) -> Iterator[tuple[str, UProbe]]:
@@ -97,7 +91,7 @@ def _probe(hook: UProbe | Usdt, arguments: tuple[ProbeArgument, ...], *, returns
 
 def _check(hook: UProbe | Usdt, argument: Argument, others: dict[int, Parameter]) -> None:
     function = isinstance(hook, UProbe)
-    types, where = (TYPES, "of a function of a program") if function else (USDT_TYPES, "of a static probe")
+    types, where = (IN_PROGRAMS, "of a function of a program") if function else (IN_STATIC_PROBES, "of a static probe")
     waits = isinstance(hook, UProbe) and hook.returns
     check_argument(argument, others, types, where, waits=waits, registers=function)
 
@@ -107,7 +101,7 @@ def _argument(argument: Argument, position: int, others: dict[int, Parameter]) -
     if kind == "nop":
         return Parameter(Reads.NOTHING, ()), Read.NOTHING
     if kind in _POINTERS:
-        return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), _POINTERS[kind]
+        return Parameter(Reads.TEXT, (kind,), field=f"sensor.text{position}"), read_of(kind)
     if kind == "fd":
         files = sum(other.reads in (Reads.FILE, Reads.PLACE) for other in others.values())
         if files > 1:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from bpfence.conditions import sensors
+
 ALIASES: Final = {
     "sint32": "int", "int32": "int", "int64": "sint64", "long": "sint64", "ulong": "uint64", "unsigned long": "uint64",
     "sint8": "int8", "sint16": "int16",
 }  # fmt: skip
 """Other names of a type, and its own."""
-INTEGERS: Final = {
-    "int": 32, "uint32": 32, "sint64": 64, "uint64": 64, "size_t": 64, "int8": 8, "uint8": 8, "int16": 16, "uint16": 16,
-}  # fmt: skip
-"""Types of integers, and their bits."""
-SIGNED: Final = frozenset(("int", "sint64", "int8", "int16"))
+INTEGERS: Final = sensors.INTEGERS
+SIGNED: Final = sensors.SIGNED
 NUMBERS: Final = frozenset(
     (*INTEGERS, "syscall64", "capability", "bpf_cmd", "cap_inheritable", "cap_permitted", "cap_effective", "kernel_cap_t")
 )
 """Types that are compared with numbers."""
-CAPABILITY_SETS: Final = frozenset(("cap_inheritable", "cap_permitted", "cap_effective", "kernel_cap_t"))
+CAPABILITY_SETS: Final = sensors.CAPABILITY_SETS
 TEXTS: Final = frozenset((
     "string", "char_buf", "char_iovec", "const_buf", "filename", "file", "path", "dentry", "fd", "kiocb", "linux_binprm", "sockaddr_un",
     "data_loc", "net_device", "module", "load_info",

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from bpfence.compiler.compile import compile_policies
+from bpfence.conditions.sensors import NUMBERS, is_call
 from bpfence.dialects.tetragon.lower.hooks import Reads
 from bpfence.dialects.tetragon.lower.policies import Lowered, lower
-from bpfence.dialects.tetragon.lower.sensors import NUMBERS, TYPES, is_call
+from bpfence.dialects.tetragon.lower.sensors import TYPES
 from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.document import CODES
 from bpfence.documents.report import Report

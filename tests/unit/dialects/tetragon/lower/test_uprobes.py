@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bpfence.compiler.compile import compile_policies
+from bpfence.conditions.sensors import IN_PROGRAMS, IN_STATIC_PROBES
 from bpfence.dialects.tetragon.lower.hooks import Reads
 from bpfence.dialects.tetragon.lower.policies import Lowered
-from bpfence.dialects.tetragon.lower.uprobes import TYPES, USDT_TYPES
 from bpfence.evaluate import verdict
 from bpfence.policy import Action, PolicySet, Probe, ProbeArgument, Read, Target, Way
 from tests.unit.dialects.tetragon.lower.test_sensors import lowered
@@ -118,14 +118,14 @@ def test_bytes_of_as_many_as_an_argument_says() -> None:
     assert [probe.arguments for probe in found.policy.probes] == [(ProbeArgument(0, Read.BYTES, 4, length=2),)] * 2
 
 
-@pytest.mark.parametrize("type_", sorted(TYPES))
+@pytest.mark.parametrize("type_", sorted(IN_PROGRAMS))
 def test_every_type_of_a_function_is_read(type_: str) -> None:
     assert lowered(uprobes=[uprobe(args=[{"index": 0, "type": type_, **({"sizeArgIndex": 2} if type_ == "char_buf" else {})}])])[1] == []
 
 
 @pytest.mark.parametrize("type_", ["fd", "sockaddr"])
 def test_what_may_not_be_in_a_register_is_not_read_of_a_static_probe(type_: str) -> None:
-    assert type_ not in USDT_TYPES
+    assert type_ not in IN_STATIC_PROBES
     (found,) = lowered(usdts=[usdt(types=(type_,))])[1]
     assert (found.code, "not read of a static probe" in found.message) == ("not-supported", True)
 
