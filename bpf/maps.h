@@ -348,13 +348,23 @@ MAP struct {
 	__type(value, struct sequence);
 } sequences SEC(".maps");
 
-/* Identities that rules follow; written by the agent before the generation that needs them is switched on. */
-MAP struct {
+/* By size, as struct image_map. */
+struct object_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
-	__type(key, struct object_key);
-	__type(value, u64);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct object_key));
+	__uint(value_size, sizeof(u64));
+};
+
+/* Identities that rules follow: struct object_key -> bits. Those of generation g are in the map objects[g & 1], which the agent makes as large as
+ * they need, and writes before the generation is switched on; none where there are none.
+ */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, u32);
+	__array(values, struct object_map);
 } objects SEC(".maps");
 
 #define OBJECT_FILTER_WORDS 1024
@@ -638,7 +648,9 @@ struct held_record {
 
 _Static_assert(offsetof(struct held_record, text) == offsetof(struct emit_space, data), "a held record is the beginning of an emit_space");
 
-/* Records that wait for the end of their task's system call, key bpf_get_current_pid_tgid(). */
+/* Records that wait for the end of their task's system call, key bpf_get_current_pid_tgid(). Few do at a time: where the kernel can allocate
+ * in any context, the loader makes the map without preallocation, which takes 1.9 MiB.
+ */
 MAP struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, HELD_MAX);

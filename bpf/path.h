@@ -165,14 +165,19 @@ static __always_inline u64 path_namespace(void)
 static __always_inline u64 path_objects(struct scratch *s, u64 address)
 {
 	struct inode *inode = BPF_CORE_READ((struct dentry *)address, d_inode);
+	u32 side = s->generation & 1;
 	u64 *mask;
+	void *of;
 
 	if (!inode)
+		return 0;
+	of = bpf_map_lookup_elem(&objects, &side);
+	if (!of)
 		return 0;
 	s->object.ino = BPF_CORE_READ(inode, i_ino);
 	s->object.dev = BPF_CORE_READ(inode, i_sb, s_dev);
 	s->object.generation = s->generation;
-	mask = bpf_map_lookup_elem(&objects, &s->object);
+	mask = bpf_map_lookup_elem(of, &s->object);
 	return mask ? *mask : 0;
 }
 

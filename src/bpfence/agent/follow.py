@@ -33,7 +33,7 @@ ENTRIES_LOOKED_AT: Final = 100_000
 PATIENCE_SECONDS: Final = 5.0
 """Seconds for one path. Less where paths have not answered in the last minute; none while one still does not answer."""
 LINKS_FOLLOWED: Final = 8192
-"""How many files with several names are followed below one directory. The kernel's map holds 65536 identities, for two generations."""
+"""How many files with several names are followed below one directory. The kernel's map holds 65,536 identities."""
 
 _EVENT: Final = struct.Struct("=iIII")
 _WHOLE: Final = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED

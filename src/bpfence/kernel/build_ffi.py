@@ -57,6 +57,8 @@ int bpf_map__fd(const struct bpf_map *map);
 int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 int bpf_map__set_max_entries(struct bpf_map *map, unsigned int max_entries);
 int bpf_map__set_type(struct bpf_map *map, int type);
+unsigned int bpf_map__map_flags(const struct bpf_map *map);
+int bpf_map__set_map_flags(struct bpf_map *map, unsigned int flags);
 const void *bpf_map__initial_value(struct bpf_map *map, size_t *size);
 int bpf_map__set_initial_value(struct bpf_map *map, const void *data, size_t size);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
@@ -124,9 +126,9 @@ const unsigned int *bpfence_drain_entries(const struct bpfence_drain *drain);
 unsigned long long bpfence_drain_failed(const struct bpfence_drain *drain);
 
 static const int BPF_PROG_TYPE_TRACING, BPF_PROG_TYPE_LSM, BPF_MODIFY_RETURN, BPF_LSM_MAC;
-static const int BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_F_MMAPABLE;
+static const int BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC;
 static const int BTF_KIND_FUNC, BTF_KIND_PTR, BTF_KIND_CONST, BTF_KIND_VOLATILE, BTF_KIND_RESTRICT, BTF_KIND_TYPEDEF, BTF_KIND_ENUM;
-static const int BTF_KIND_DATASEC;
+static const int BTF_KIND_DATASEC, BTF_KIND_STRUCT;
 """
 
 

@@ -57,6 +57,8 @@ BATCH_BYTES: Final = 1 << 20
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _OBJECT_KEY: Final = abi.OBJECT_KEY_STRUCT
+MAX_OBJECTS: Final = 65536
+"""Followed identities of one policy set."""
 RINGS: Final = ("decisions", "candidates", "telemetry")
 """The ring buffers, in the order of RING_* and in which they are read."""
 _GENERATION: Final = abi.CONTROL_OFFSETS["generation"]
@@ -192,6 +194,7 @@ class Engine:
         self._object_path = object_path
         self._pins = pins
         self._maps: dict[str, Map] = {}
+        self._followed: Map | None = None
         self._links: dict[str, int] = {}
         self._sensing: dict[str, int] = {}
         self._described: set[int] = set()
@@ -387,9 +390,9 @@ class Engine:
         if self._control:
             self._control.close()
             self._control = None
-        for table in self._maps.values():
+        for table in (*self._maps.values(), *((self._followed,) if self._followed else ())):
             table.close()
-        self._maps = {}
+        self._maps, self._followed = {}, None
 
     def _map_control(self) -> None:
         self._control = mmap.mmap(self._maps["control"].fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -811,6 +814,8 @@ class Engine:
             parsed.resize(name, -(-self._max_processes // share))
         if not returns:
             parsed.resize(_FRAMES, 1)
+        if self._features.answer("entry_allocator") is Answer.YES:
+            parsed.allocate_late("held")
         if not self._remembers():
             parsed.replace_map("known_files")
 
@@ -908,6 +913,7 @@ class Engine:
             pages = [stamped[at : at + abi.IMAGE_PAGE_BYTES] for at in range(0, len(stamped), abi.IMAGE_PAGE_BYTES)]
             self._drop_pages(generation, everything=True)  # what an agent that was killed here has left
             first = -1
+            followed: Map | None = None
             try:
                 for number, page in reversed(list(enumerate(pages))):
                     descriptor = self._put_page(generation, number, page)
@@ -915,7 +921,7 @@ class Engine:
                         os.close(descriptor)
                     else:
                         first = descriptor
-                self._put_objects(objects or {}, generation)
+                followed = self._put_objects(objects or {}, generation)
                 self._put_workloads(workloads or {}, generation)
                 if generation & abi.CONCERN_TAG_MASK < current & abi.CONCERN_TAG_MASK:
                     self._forget_concerns(generation)
@@ -930,13 +936,19 @@ class Engine:
             except BaseException:
                 if self.generation != generation:
                     self._drop_pages(generation, everything=True)
+                    self._drop_objects(generation)
+                if followed:
+                    followed.close()
                 raise
             finally:
                 if first >= 0:
                     os.close(first)
             if current:
                 self._drop_pages(current)
-            self._drop_objects(generation)
+            self._drop_objects(current)
+            if self._followed:
+                self._followed.close()
+            self._followed = followed
             self._maps["workloads"].delete_many(b"".join(key for key in self._classes() if _U64.unpack(key)[0] not in (workloads or {})))
             self._swapped = True
             return generation
@@ -968,22 +980,27 @@ class Engine:
         for index in range(abi.CONCERN_ENTRIES):
             concerns.put(_U32.pack(index), abi.CONCERN_STRUCT.pack(*[0] * abi.CONCERN_WORDS, generation << 32))
 
-    def _put_objects(self, objects: Mapping[tuple[int, int], int], generation: int) -> None:
-        target = self._maps["objects"]
+    def _put_objects(self, objects: Mapping[tuple[int, int], int], generation: int) -> Map | None:
+        """The table of a generation's followed identities, for the caller to close; None: there are none."""
         self._maps["object_filters"].put(_U32.pack(generation & 1), object_filter(objects))
-        stale = [key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] == generation]
-        target.delete_many(b"".join(stale))
-        keys = b"".join(_OBJECT_KEY.pack(ino, dev, generation) for ino, dev in objects)
+        if not objects:
+            self._drop_objects(generation)  # what an agent that was killed here has left
+            return None
+        if len(objects) > MAX_OBJECTS:
+            hint = f"the kernel's table holds {MAX_OBJECTS} of them"
+            raise KernelError(f"{len(objects)} followed objects do not fit", missing="room in map objects", hint=hint)
+        table = libbpf.new_table("objects", _OBJECT_KEY.size, _U64.size, len(objects))
         try:
-            target.put_many(keys, b"".join(_U64.pack(mask) for mask in objects.values()))
-        except KernelError as error:
-            target.delete_many(keys)
-            hint = f"the kernel map holds {target.max_entries} objects, of the old and the new policies together"
-            raise KernelError(f"{len(objects)} followed objects do not fit: {error}", missing="room in map objects", hint=hint) from error
+            keys = b"".join(_OBJECT_KEY.pack(ino, dev, generation) for ino, dev in objects)
+            table.put_many(keys, b"".join(_U64.pack(mask) for mask in objects.values()))
+            self._maps["objects"].put(_U32.pack(generation & 1), _U32.pack(table.fd))
+        except BaseException:
+            table.close()
+            raise
+        return table
 
     def _drop_objects(self, generation: int) -> None:
-        target = self._maps["objects"]
-        target.delete_many(b"".join(key for key in target.all_keys() if _OBJECT_KEY.unpack(key)[2] != generation))
+        self._maps["objects"].delete(_U32.pack(generation & 1))
 
     def _classes(self) -> list[bytes]:
         return self._maps["workloads"].all_keys()
@@ -1089,7 +1106,9 @@ class Engine:
                 return None
             generation = self.generation
             with contextlib.ExitStack() as opened:
-                copies = {name: self._maps[name].copy() for name in (*FILLED, "counters", "lost", "tables") if name in self._maps}
+                there = {**self._maps, "objects": self._followed}
+                asked = ((name, there.get(name)) for name in (*FILLED, "counters", "lost", "tables"))
+                copies = {name: table.copy() for name, table in asked if table}
                 for table in copies.values():
                     opened.callback(table.close)
                 programs = {name: os.dup(fd) for name, fd in {**self._programs, **self._sensing}.items()}

@@ -148,6 +148,12 @@ MEANINGS: Final = (
         "attach_cookie", "helper bpf_get_attach_cookie", "no generic sensors: policies with them are refused", "use Linux 5.15 or later"
     ),
     Meaning("iter_num", "number iterators", "no loss: loading takes longer", "use Linux 6.4 or later"),
+    Meaning(
+        "entry_allocator",
+        "hash tables allocate in any context",
+        "no loss: room for the records that wait for their system call, 1.9 MiB, is taken at the start",
+        "use Linux 6.1 or later",
+    ),
     Meaning("rdonly_cast", "kfunc bpf_rdonly_cast", "walking a path costs more", "use Linux 6.2 or later"),
     Meaning(
         "cgroup2",
@@ -306,6 +312,8 @@ def _from_btf(btf: KernelBtf, functions: Mapping[str, tuple[str, ...]]) -> dict[
         "task_storage": map_type("TASK_STORAGE"),
         "inode_storage": map_type("INODE_STORAGE"),
         "iter_num": Probe(Answer.YES if btf.has_function("bpf_iter_num_new") else Answer.NO),
+        # Hash tables use it since it is there (fba1a1c6c912, v6.1). Before, a program that interrupts the allocator could not allocate.
+        "entry_allocator": Probe(Answer.YES if btf.has_structure("bpf_mem_alloc") else Answer.NO),
         "rdonly_cast": Probe(Answer.YES if btf.has_function("bpf_rdonly_cast") else Answer.NO),
         "iter_task": Probe(Answer.YES if btf.has_function("bpf_iter_task") else Answer.NO),
         "security_path": Probe(Answer.YES if "bpf_lsm_path_unlink" in functions or "security_path_unlink" in functions else Answer.NO),

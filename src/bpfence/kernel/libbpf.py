@@ -294,6 +294,17 @@ def new_page(name: str, size: int, data: memoryview) -> int:
     return fd
 
 
+def new_table(name: str, key_size: int, value_size: int, entries: int) -> Map:
+    """A new hash table whose entries are allocated when they are put there."""
+    made = lib.bpfence_map_create(lib.BPF_MAP_TYPE_HASH, name.encode(), key_size, value_size, entries, lib.BPF_F_NO_PREALLOC)
+    fd = check(made, "creating a hash table")
+    try:
+        return Map(name, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
 def pin(fd: int, path: Path) -> None:
     """OSError, as for any other file system."""
     _filed(lib.bpf_obj_pin(fd, os.fsencode(path)), path)
@@ -398,6 +409,11 @@ class Object:
         """Makes a plain table of a map that this kernel does not have, before load; what would use it must not be reached."""
         check(lib.bpf_map__set_type(self.maps[name], lib.BPF_MAP_TYPE_HASH), f"replacing map {name}")
         self.resize(name, 1)
+
+    def allocate_late(self, name: str) -> None:
+        """Entries of a hash table are to be allocated when they are put there, before load: not all of them when the map is made."""
+        flags = lib.bpf_map__map_flags(self.maps[name]) | lib.BPF_F_NO_PREALLOC
+        check(lib.bpf_map__set_map_flags(self.maps[name], flags), f"map {name}")
 
     def share(self, maps: Mapping[str, Map]) -> None:
         """Uses existing maps instead of new ones, by name."""
@@ -657,6 +673,9 @@ class KernelBtf:
 
     def has_function(self, name: str) -> bool:
         return self.has(name, lib.BTF_KIND_FUNC)
+
+    def has_structure(self, name: str) -> bool:
+        return self.has(name, lib.BTF_KIND_STRUCT)
 
     def enumerators(self, name: str) -> frozenset[str]:
         """Names of an enum's members; empty where there is no such enum."""

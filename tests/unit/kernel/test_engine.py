@@ -91,6 +91,7 @@ class FakeObject:
         self.set: dict[str, int] = {}
         self.sizes: dict[str, int] = {}
         self.replaced: list[str] = []
+        self.late: list[str] = []
         self._fds: dict[str, int] = {}
         FakeObject.newest = self
 
@@ -114,6 +115,9 @@ class FakeObject:
 
     def replace_map(self, name: str) -> None:
         self.replaced.append(name)
+
+    def allocate_late(self, name: str) -> None:
+        self.late.append(name)
 
     def fd(self, program: str) -> int:
         return self._fds.setdefault(program, os.open(os.devnull, os.O_RDONLY))
@@ -662,11 +666,16 @@ def engine(needs: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def objects(engine: Engine) -> dict[tuple[int, int, int], int]:
-    table = engine._maps["objects"]
+    """What the programs find, by inode, device and generation."""
+    places = [engine._maps["objects"].get(struct.pack("<I", side)) for side in (0, 1)]
+    if not engine._followed:
+        assert places == [None, None]
+        return {}
+    assert [place is not None for place in places] == [engine.generation % 2 == side for side in (0, 1)]
     found = {}
-    for key in table.all_keys():
+    for key in engine._followed.all_keys():
         ino, dev, generation, _ = struct.unpack("<QQII", key)
-        found[ino, dev, generation] = struct.unpack("<Q", table.get(key) or bytes(8))[0]
+        found[ino, dev, generation] = struct.unpack("<Q", engine._followed.get(key) or bytes(8))[0]
     return found
 
 
@@ -779,6 +788,18 @@ def test_calls_that_sensors_wait_for_have_room_from_the_first_such_sensor_on(eng
     assert engine._maps == {**others, "frames": whole}
 
 
+@pytest.mark.parametrize(("answer", "late"), [(Answer.YES, ["held"]), (Answer.NO, []), (Answer.UNKNOWN, [])])
+def test_records_that_wait_are_allocated_late_where_any_context_can(
+    fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch, answer: Answer, late: list[str]
+) -> None:
+    made: list[FakeObject] = []
+    size = Engine._size_maps
+    monkeypatch.setattr(Engine, "_size_maps", lambda engine, parsed, **told: (size(engine, parsed, **told), made.append(parsed)))
+    Engine(Features({**PROBES, "entry_allocator": Probe(answer)}, FUNCTIONS), "lsm", Path("x.o"), None).attach(["file.open"])
+    [first] = made
+    assert first.late == late
+
+
 def test_slots_keep_to_what_a_record_can_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libbpf, "cpu_ids", lambda: 8192)
     own, slots = engine_module._slots()
@@ -864,14 +885,16 @@ def test_swap_replaces_followed_objects(engine: Engine) -> None:
 
 def test_too_many_objects_leave_the_old_policy_in_force(engine: Engine) -> None:
     engine.swap(image(), {(1, 1): 1})
-    room = engine._maps["objects"].max_entries
+    room = engine_module.MAX_OBJECTS
     with pytest.raises(KernelError, match="do not fit") as caught:
-        engine.swap(image(), {(n, 2): 1 for n in range(room)})
+        engine.swap(image(), {(n, 2): 1 for n in range(room + 1)})
     assert str(room) in caught.value.hint
     assert engine.generation == 1
     assert objects(engine) == {(1, 1, 1): 1}
     assert engine.swap(image(), {(2, 1): 1}) == 2
     assert objects(engine) == {(2, 1, 2): 1}
+    assert engine.swap(image(), {(n, 2): 1 for n in range(room)}) == 3
+    assert len(objects(engine)) == room
 
 
 @pytest.mark.parametrize("text", [b"", b"\0" * 1000, bytes(struct.pack("<II", abi.IMAGE_MAGIC, 99)) + bytes(1000)])

@@ -307,6 +307,8 @@ def test_kernel_types_tell_parameters(needs: Callable[..., None]) -> None:
         assert functions["security_file_permission"].parameters == ("file *", "int")
         assert btf.has_function("security_file_open")
         assert not btf.has_function("security_no_such_thing")
+        assert btf.has_structure("task_struct")
+        assert not btf.has_structure("no_such_thing")
         assert "BPF_FUNC_map_lookup_elem" in btf.enumerators("bpf_func_id")
         assert btf.enumerators("no_such_enum") == frozenset()
         assert "btf_trace_sched_process_exec" in btf.typedefs("btf_trace_sched_process_")
