@@ -183,3 +183,17 @@ def test_what_a_sensor_refuses_does_not_happen(refusing: Agent) -> None:
         path.unlink()
         refusing.settle()
     refused(refusing)
+
+
+def test_a_kernel_that_has_no_sensors_refuses_what_is_to_refuse(playground: Playground, tmp_path: Path) -> None:
+    """Nothing is put in force that would let acts pass; without the policy the same agent starts."""
+    make_work()
+    agent = Agent(tmp_path, "no-overrides")
+    agent.write_policy(SENTINEL.name, SENTINEL.policy())
+    path = agent.write_policy("no-folders", POLICIES[0])
+    with pytest.raises(AssertionError, match="bpf_get_attach_cookie"):
+        agent.start("--pin-dir", "/sys/fs/bpf/bpfence-no-overrides")
+    path.unlink()
+    agent.start("--pin-dir", "/sys/fs/bpf/bpfence-no-overrides")
+    agent.settle()
+    agent.stop()
