@@ -360,7 +360,7 @@ enum action_id {
 #define IMAGE_PAGE_BYTES 1048576
 #define IMAGE_LEAF 0x80000000
 #define IMAGE_DIM_WORDS 8
-#define IMAGE_VERDICT_WORDS 4
+#define IMAGE_VERDICT_WORDS 6
 #define IMAGE_CONCERN_WORDS 16       /* 2 * 2 * ABI_EVENT_WORDS */
 #define IMAGE_MAX_PAGES 256
 #define NODE_DENSE 0
@@ -449,6 +449,7 @@ struct image_verdict {
 	__u32 error;                 /* positive errno for deny and kill */
 	__u32 report;                /* bits: REPORT_*, TO_* */
 	__u32 first;                 /* number of the rule that error comes from: the smallest one's counts where groups agree on the action */
+	__u32 signals[2];            /* what is sent to the acting process besides: bit s - 1 of the 64 is signal s */
 };
 
 /* When a record is written: at once, or when the system call has returned, if it has succeeded or failed. */
@@ -476,6 +477,7 @@ struct call {
 #define SENSOR_ARGS 5
 #define SENSOR_USER 1                /* what pointers point to lies in the memory of the acting process, and nowhere else */
 #define SENSOR_CALL 2                /* the function is that of a system call: its argument is where the registers of the caller are */
+#define SENSOR_CALL_SHIFT 16         /* in `flags` of a sensor on a hook of the LSM: the number of the call that it is about alone */
 #define SENSOR_SIGNED 0x80           /* in `size`: the number has a sign */
 #define SENSOR_SECOND_SHIFT 6        /* in `size`: the file is file.new_path */
 #define SENSOR_ROOM_NEW_PATH 1       /* the `size` of a text: it may have the place of file.new_path, where no second file is read, */
@@ -713,6 +715,7 @@ struct exec_image {
 #define EVENT_AT_ONCE 64             /* written before the result was known, because its return is not seen: NUM_RESULT is absent */
 #define EVENT_ORIGIN 256             /* file.path is that of the file apart from the bind mount it was reached through */
 #define EVENT_KILL_REFUSED 512       /* the process was to be killed, and cannot be: denied only */
+#define EVENT_SIGNALLED 1024         /* every signal that rules send was sent */
 #define EVENT_CAUSES_SHIFT 16        /* from bit 16 on: why something was uncertain, the bits CAUSE_* */
 #define EVENT_ASYNC 128              /* the work of io_uring or another thread of the kernel, not of a system call of its own */
 
@@ -805,7 +808,9 @@ enum counter_id {
 	CNT_UNCERTAIN_ENGINE = 27,
 	CNT_REFUSED_ENGINE = 28,
 	CNT_RETURNS_MISSED = 29,     /* calls that sensors saw begin and not return, or return when nothing was kept of them any more */
-	CNT_MAX = 30,
+	CNT_SIGNALS_SENT = 30,       /* other than those that kill: those count as CNT_KILLED */
+	CNT_SIGNALS_REFUSED = 31,    /* the kernel has not sent them */
+	CNT_MAX = 32,
 };
 /* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64.
  *

@@ -16,6 +16,7 @@ static __always_inline void decide_leaf(struct scratch *s, struct image_head *he
 		s->first = first;
 	}
 	s->report |= match_word(s->generation, at + 2);
+	s->signals |= match_word(s->generation, at + 4) | (u64)match_word(s->generation, at + 5) << 32;
 }
 
 /* The diagram of the event for the subject in one group. */
@@ -63,6 +64,33 @@ static __always_inline void decide_kill(struct scratch *s)
 	}
 }
 
+#define SIGNALS 64
+
+/* Sends the acting process the signals that rules ask for. */
+__noinline int decide_signals(u32 slot)
+{
+	struct scratch *s = scratch_at(slot);
+	u32 sig, refused = 0;
+	u64 left;
+
+	if (!s)
+		return 0;
+	left = s->signals;
+	for (sig = 1; sig <= SIGNALS && left; sig++, left >>= 1) {
+		if (!(left & 1))
+			continue;
+		if (bpf_send_signal(sig)) {
+			count(CNT_SIGNALS_REFUSED);
+			refused = 1;
+		} else {
+			count(CNT_SIGNALS_SENT);
+		}
+	}
+	if (!refused)
+		s->flags |= EVENT_SIGNALLED;
+	return 0;
+}
+
 __noinline int decide_outcome(u32 slot)
 {
 	struct scratch *s = scratch_at(slot);
@@ -81,7 +109,10 @@ __noinline int decide_outcome(u32 slot)
 		s->report &= ~REPORT_DECISION;
 		s->action = ACTION_NONE;
 		s->error = 0;
+		s->signals = 0;
 	}
+	if (s->signals)
+		decide_signals(slot);
 	if (s->action == ACTION_KILL)
 		decide_kill(s);
 	if (s->report)
@@ -109,6 +140,7 @@ __noinline int decide_rules(u32 slot)
 	/* The first leaf that says something sets error and first with the action; of the verdicts only n_groups are looked at. */
 	s->action = ACTION_NONE;
 	s->report = 0;
+	s->signals = 0;
 	first = match_page(s->generation, 0);
 	if (!first) {
 		set_uncertain(s, CAUSE_TABLE);

@@ -127,6 +127,7 @@ struct scratch {
 	u32 error;
 	u32 report;
 	u32 first;               /* image_verdict.first of what was chosen */
+	u64 signals;             /* image_verdict.signals of all groups */
 	u32 verdict[ABI_MAX_GROUPS];
 	u8 data[SCRATCH_DATA + SCRATCH_SLACK];
 };

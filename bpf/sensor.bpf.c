@@ -494,20 +494,24 @@ static __always_inline void sensor_pick(struct scratch *s, const struct sensor *
 	}
 }
 
+/* What a caller has given a system call. */
+static __always_inline void sensor_caller(u64 *given, struct pt_regs *caller)
+{
+	given[0] = BPF_CORE_READ(caller, di);
+	given[1] = BPF_CORE_READ(caller, si);
+	given[2] = BPF_CORE_READ(caller, dx);
+	given[3] = BPF_CORE_READ(caller, r10);
+	given[4] = BPF_CORE_READ(caller, r8);
+	given[5] = BPF_CORE_READ(caller, r9);
+}
+
 /* The registers that a function has its arguments in; of a system call those of the caller. */
 static __always_inline void sensor_registers(struct scratch *s, const struct sensor *sensor, struct pt_regs *regs)
 {
 	u64 given[GIVEN_MAX];
 
 	if (sensor->flags & SENSOR_CALL) {
-		struct pt_regs *caller = (void *)regs->di;
-
-		given[0] = BPF_CORE_READ(caller, di);
-		given[1] = BPF_CORE_READ(caller, si);
-		given[2] = BPF_CORE_READ(caller, dx);
-		given[3] = BPF_CORE_READ(caller, r10);
-		given[4] = BPF_CORE_READ(caller, r8);
-		given[5] = BPF_CORE_READ(caller, r9);
+		sensor_caller(given, (void *)regs->di);
 	} else {
 		given[0] = regs->di;
 		given[1] = regs->si;
@@ -850,16 +854,23 @@ int sensor_lsm(void *ctx)
 	sensor = bpf_map_lookup_elem(&sensors, &number);
 	if (!sensor)
 		return 0;
+	/* About one system call that asks the hook: what it was given, not what the hook is. */
+	if (sensor->flags & SENSOR_CALL && read_call() != sensor->flags >> SENSOR_CALL_SHIFT)
+		return 0;
 	s = event_begin(EV_SENSOR_LSM, &slot);
 	if (!s)
 		return event_refused(slot);
 	set_num(s, NUM_HOOK, number);
-	/* The hook has as many as it has: the loader has looked that none of others is asked for. */
 	base = address_of(s, ctx);
+	if (sensor->flags & SENSOR_CALL) {
+		sensor_caller(given, read_user_regs());
+	} else {
+		/* The hook has as many as it has: the loader has looked that none of others is asked for. */
 #pragma unroll
-	for (i = 0; i < GIVEN_MAX; i++) {
-		given[i] = 0;
-		bpf_probe_read_kernel(&given[i], sizeof(given[i]), (void *)(base + i * sizeof(given[i])));
+		for (i = 0; i < GIVEN_MAX; i++) {
+			given[i] = 0;
+			bpf_probe_read_kernel(&given[i], sizeof(given[i]), (void *)(base + i * sizeof(given[i])));
+		}
 	}
 	sensor_pick(s, sensor, given);
 	sensor_read(s, slot, sensor, 0, false);

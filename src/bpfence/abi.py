@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "681be2e13d4423a4"
+ABI_HASH: Final = "1bb308c87c47ccea"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -47,7 +47,7 @@ IMAGE_PAGE_WORDS: Final = 0x40000
 IMAGE_PAGE_BYTES: Final = 0x100000
 IMAGE_LEAF: Final = 0x80000000
 IMAGE_DIM_WORDS: Final = 8
-IMAGE_VERDICT_WORDS: Final = 4
+IMAGE_VERDICT_WORDS: Final = 6
 IMAGE_CONCERN_WORDS: Final = 16
 IMAGE_MAX_PAGES: Final = 256
 NODE_DENSE: Final = 0
@@ -97,6 +97,7 @@ SENSORS_MAX: Final = 4096
 SENSOR_ARGS: Final = 5
 SENSOR_USER: Final = 1
 SENSOR_CALL: Final = 2
+SENSOR_CALL_SHIFT: Final = 16
 SENSOR_SIGNED: Final = 128
 SENSOR_SECOND_SHIFT: Final = 6
 SENSOR_ROOM_NEW_PATH: Final = 1
@@ -145,6 +146,7 @@ EVENT_DECISION: Final = 32
 EVENT_AT_ONCE: Final = 64
 EVENT_ORIGIN: Final = 256
 EVENT_KILL_REFUSED: Final = 512
+EVENT_SIGNALLED: Final = 1024
 EVENT_CAUSES_SHIFT: Final = 16
 EVENT_ASYNC: Final = 128
 CAUSE_MEMORY: Final = 1
@@ -476,7 +478,9 @@ CNT_REFUSED_TABLE: Final = 26
 CNT_UNCERTAIN_ENGINE: Final = 27
 CNT_REFUSED_ENGINE: Final = 28
 CNT_RETURNS_MISSED: Final = 29
-CNT_MAX: Final = 30
+CNT_SIGNALS_SENT: Final = 30
+CNT_SIGNALS_REFUSED: Final = 31
+CNT_MAX: Final = 32
 
 EVENT_ID: Final[dict[str, int]] = {
     "EV_NONE": 0,
@@ -800,7 +804,9 @@ COUNTER_ID: Final[dict[str, int]] = {
     "CNT_UNCERTAIN_ENGINE": 27,
     "CNT_REFUSED_ENGINE": 28,
     "CNT_RETURNS_MISSED": 29,
-    "CNT_MAX": 30,
+    "CNT_SIGNALS_SENT": 30,
+    "CNT_SIGNALS_REFUSED": 31,
+    "CNT_MAX": 32,
 }
 
 CONSTANTS: Final[dict[str, int]] = {
@@ -872,14 +878,15 @@ IMAGE_DIM_OFFSETS: Final[dict[str, int]] = {
     "start": 28,
 }
 
-IMAGE_VERDICT_FORMAT: Final = "<IIII"
+IMAGE_VERDICT_FORMAT: Final = "<IIII2I"
 IMAGE_VERDICT_STRUCT: Final = struct.Struct(IMAGE_VERDICT_FORMAT)
-IMAGE_VERDICT_SIZE: Final = 16
+IMAGE_VERDICT_SIZE: Final = 24
 IMAGE_VERDICT_OFFSETS: Final[dict[str, int]] = {
     "action": 0,
     "error": 4,
     "report": 8,
     "first": 12,
+    "signals": 16,
 }
 
 CALL_FORMAT: Final = "<4QI4s"

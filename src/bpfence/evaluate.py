@@ -39,11 +39,13 @@ class Verdict(NamedTuple):
     """What happens: the greatest action of all matches (NONE when there is none), and for DENY and KILL the positive errno.
 
     The errno is that of the first match, in load order, with the winning action. `allow` rules never appear among the matches.
+    `signals`: those that the acting process is sent, each once, ascending; SIGKILL of KILL is not among them.
     """
 
     action: Action
     errno: int
     matches: tuple[Match, ...]
+    signals: tuple[int, ...] = ()
 
 
 def holds(condition: Condition, event: Event) -> bool:
@@ -64,17 +66,20 @@ def verdict(policies: PolicySet, event: Event) -> Verdict:
     matches: list[Match] = []
     errno = 0
     best = Action.NONE
+    signals: set[int] = set()
     for policy in with_doubts(policies).policies:
-        for name, action, code in _policy_matches(policy, event):
+        for name, action, code, signal in _policy_matches(policy, event):
+            if signal and policy.mode != "audit":
+                signals.add(signal)
             effective = Action.AUDIT if policy.mode == "audit" and action > Action.AUDIT else action
             matches.append(Match(policy.name, name, effective))
             if effective > best:
                 best = effective
                 errno = code if effective >= Action.DENY else 0
-    return Verdict(best, errno, tuple(matches))
+    return Verdict(best, errno, tuple(matches), tuple(sorted(signals)))
 
 
-def _policy_matches(policy: Policy, event: Event) -> Iterator[tuple[str, Action, int]]:
+def _policy_matches(policy: Policy, event: Event) -> Iterator[tuple[str, Action, int, int]]:
     allowed = False
     name = event["event"]
     for rule in policy.rules:
@@ -83,10 +88,10 @@ def _policy_matches(policy: Policy, event: Event) -> Iterator[tuple[str, Action,
         if rule.action == Action.ALLOW:
             allowed = True
         elif rule.action != Action.NONE:
-            yield rule.name, rule.action, rule.errno
+            yield rule.name, rule.action, rule.errno, rule.signal
     default = policy.default.get(str(event["event"]), Action.NONE)
     if default > Action.ALLOW and not allowed and holds(policy.scope, event):
-        yield DEFAULT_RULE, default, 1
+        yield DEFAULT_RULE, default, 1, 0
 
 
 def _atom_holds(atom: Atom, event: Event) -> bool:

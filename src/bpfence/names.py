@@ -404,3 +404,21 @@ def lsm_hook(function: str) -> str:
         return ""
     name = function.removeprefix(LSM_FUNCTION)
     return next((hook for hook, other in _LSM_FUNCTIONS.items() if other == name), name)
+
+
+_CALL_HOOKS: Final = {
+    "link": "path_link", "linkat": "path_link", "symlink": "path_symlink", "symlinkat": "path_symlink", "mkdir": "path_mkdir",
+    "mkdirat": "path_mkdir", "rmdir": "path_rmdir", "unlink": "path_unlink", "rename": "path_rename", "renameat": "path_rename",
+    "renameat2": "path_rename", "mknod": "path_mknod", "mknodat": "path_mknod", "chmod": "path_chmod", "fchmod": "path_chmod",
+    "fchmodat": "path_chmod", "fchmodat2": "path_chmod", "chroot": "path_chroot", "truncate": "path_truncate", "mount": "sb_mount",
+    "pivot_root": "sb_pivotroot", "socket": "socket_create", "bind": "socket_bind",
+    "connect": "socket_connect", "listen": "socket_listen", "bpf": "bpf", "prctl": "task_prctl", "init_module": "kernel_load_data",
+    "finit_module": "kernel_read_file", "flock": "file_lock", "fcntl": "file_fcntl",
+}  # fmt: skip
+"""System calls that do nothing before they have asked the LSMs about one hook, and that hook. Not among them: calls with a way past it, as
+open(2) has with O_PATH, and those that ask for some of what they do alone. Sources: fs/namei.c, fs/open.c, net/socket.c and their like."""
+
+
+def call_hook(call: str) -> str:
+    """The hook of the LSM that a system call asks before it does anything; "" where it is not known to ask one in every case."""
+    return _CALL_HOOKS.get(call, "")

@@ -156,7 +156,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     `events` are full names of fields.EVENTS. `conditions` gives the condition of each event that needs another one than the rest (a rename
     under `file.modify` looks at both names). `allow` rules only matter against their policy's default. What
-    `observe` rules see are events, not alerts. `limit` is set on process.fork
+    `observe` rules see are events, not alerts. `signal`: sent to the acting process beside the action, where the policy's mode is not
+    audit; 0: none. `limit` is set on process.fork
     rules; the rule's atoms already test `process.fork.live` against it. What denies or kills is reported when it is DECIDED. `confirm`: the
     dialect that must still confirm in user space what the kernel lets through; "": none. `language`: the dialect that has more to say of a
     match in its own terms; "": that of `confirm`, or none.
@@ -175,6 +176,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0  # alerts a second, 0: the agent's default
     burst: int = 0
     limit: int = 0
+    signal: int = 0
     when: When = When.DECIDED
     confirm: str = ""
     language: str = ""
@@ -269,10 +271,11 @@ class Probe(msgspec.Struct, frozen=True):
     """A sensor: where it is, and what it reads of each call. At most 5 arguments.
 
     `place`: a function of the kernel; a hook of the LSM, by its name; a tracepoint as "subsystem/name"; of a file what messages call it.
-    `call`: the function is that of a system call, `place` begins with "sys_" and arguments are the caller's. `optional`: where there is no
-    such place, nothing is missed. `result`: what the function returns, a number, or with Read.SOCK_WHOLE a socket; of Way.KRETPROBE and
-    Way.URETPROBE, whose events are told then, with what was read when it was called. `target`: of the ways that are about files.
-    `location`: where a policy asks for it. Two with the same place and arguments are one, whoever asks for them.
+    `call`: the function is that of a system call, `place` begins with "sys_" and arguments are the caller's; of Way.LSM it is the hook that
+    this call asks. `optional`: where there is no such place, nothing is missed. `result`: what the function returns, a number, or with
+    Read.SOCK_WHOLE a socket; of Way.KRETPROBE and Way.URETPROBE, whose events are told then, with what was read when it was called.
+    `target`: of the ways that are about files. `location`: where a policy asks for it. Two with the same place and arguments are one,
+    whoever asks for them.
     """
 
     way: Way

@@ -16,6 +16,8 @@ from bpfence.conditions import values
 from bpfence.documents.report import TextError
 from bpfence.fields import FIELD_BY_NAME, FIELDS
 from bpfence.patience import Patience
+from bpfence.syscalls import table as syscalls
+from bpfence.syscalls.architectures import Arch
 
 
 @pytest.mark.parametrize(
@@ -141,8 +143,14 @@ def test_a_user_database_that_does_not_answer_is_said_so(monkeypatch: pytest.Mon
     release.set()
 
 
-@pytest.mark.parametrize(("hook", "function"), [("file_ioctl", "security_file_ioctl"), ("bprm_check_security", "security_bprm_check")])
-def test_the_function_that_asks_the_lsms(hook: str, function: str) -> None:
-    assert names.lsm_function(hook) == function
-    assert names.lsm_hook(function) == hook
-    assert names.lsm_hook(hook) == ""
+def test_hooks_of_the_lsm_and_their_functions() -> None:
+    for hook, function in (("inode_mkdir", "security_inode_mkdir"), ("userns_create", "security_create_user_ns")):
+        assert (names.lsm_function(hook), names.lsm_hook(function)) == (function, hook)
+    assert names.lsm_hook("vfs_mkdir") == ""
+
+
+def test_calls_that_ask_a_hook_are_calls_and_none_with_a_way_past_it_is_among_them() -> None:
+    asked = {call for call in syscalls.numbers(Arch.X86_64) if names.call_hook(call)}
+    assert {"linkat", "mkdir", "connect"} <= asked
+    assert len(asked) == len(names._CALL_HOOKS), "each is a system call of x86-64"
+    assert asked.isdisjoint({"open", "openat", "openat2", "creat", "dup", "read", "write", "unlinkat", "ftruncate", "ioctl"})

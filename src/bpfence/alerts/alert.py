@@ -18,7 +18,7 @@ from typing import Any, Final, Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bpfence import abi
+from bpfence import abi, names
 from bpfence.alerts.containers import Belonging
 from bpfence.evaluate import OBJECT_KEYS
 from bpfence.events.loss import Loss
@@ -37,7 +37,7 @@ MAX_MESSAGE: Final = 8192
 class RuleInfo(msgspec.Struct, frozen=True):
     """What an alert says of a rule. `action` is what the rule does in its policy's mode, `declared` what is written in the rule.
 
-    `when`, `confirm` and `language` as in policy.Rule: the kernel only names candidates of a rule that a dialect confirms.
+    `when`, `confirm`, `language` and `signal` as in policy.Rule: the kernel only names candidates of a rule that a dialect confirms.
     """
 
     policy: str
@@ -54,6 +54,7 @@ class RuleInfo(msgspec.Struct, frozen=True):
     confirm: str = ""
     events: tuple[str, ...] = ()
     language: str = ""
+    signal: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -80,6 +81,7 @@ def rule_info(rule: Rule, mode: str) -> RuleInfo:
         confirm=rule.confirm,
         events=rule.events,
         language=rule.language,
+        signal=0 if mode == "audit" else rule.signal,
     )
 
 
@@ -102,6 +104,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     causes: tuple[str, ...] | UnsetType = UNSET  # why it is uncertain
     may_match: tuple[str, ...] | UnsetType = UNSET  # policy/rule of the other rules that are uncertain for the same reason
     kill: str | UnsetType = UNSET  # "refused" where the kernel does not let the process be killed
+    sent: str | UnsetType = UNSET  # the signal that the rule has sent the process; "refused" where the kernel has not
     event: str
     message: str
     errno: str | None
@@ -357,9 +360,17 @@ def told(rule: RuleInfo, seen: Observation) -> dict[str, Any]:
         "mode": rule.mode,
         "would": rule.declared.name.lower() if rule.declared > (rule.action if spared else action) else UNSET,
         "kill": "refused" if spared else UNSET,
+        "sent": _sent(rule, seen),
         "event": seen.event,
         "errno": _errno_name(seen.error) if blocked else None,
     }
+
+
+def _sent(rule: RuleInfo, seen: Observation) -> str | UnsetType:
+    """The signal of a rule. One that only may match has sent it at hooks that fail closed, and nowhere else."""
+    if rule.signal and seen.flags & abi.EVENT_SIGNALLED:
+        return names.name("signal", rule.signal) or str(rule.signal)
+    return "refused" if rule.signal and not seen.flags & abi.EVENT_UNCERTAIN else UNSET
 
 
 def doubted(rule: RuleInfo, seen: Observation) -> bool:
@@ -468,8 +479,8 @@ def _subjects_of(event: str) -> tuple[str, ...]:
 
 def _default_message(known: Collection[str]) -> str:
     """What a rule without a message says: the event and what it was about. `known`: the fields that there are."""
-    for names in _SUBJECTS:
-        present = [f"{{{name}}}" for name in names if name in known]
+    for subject in _SUBJECTS:
+        present = [f"{{{name}}}" for name in subject if name in known]
         if present:
             return " ".join(["{event}", *present, "by {process.exe}"])
     return "{event} by {process.exe}"

@@ -91,6 +91,8 @@ COUNTERS: Final = {
     "path_uncertain": "paths that could not be found out in full", "record_failed": "processes for whose records there was no room",
     "subject_computed": "times that a process was examined anew",
     "spare_taken": "decisions that took spare memory, because that of their CPU was in use",
+    "signals_sent": "signals that rules have sent, other than those that kill",
+    "signals_refused": "signals that the kernel has not sent for a rule",
     "returns_missed": "calls that sensors did not see return, and returns of which no call was kept any more",
     "held_full": "records lost: no room to wait for the result of their system call",
     **{f"uncertain_{cause}": f"decisions that were uncertain: {why}" for cause, why in _CAUSES.items()},

@@ -57,7 +57,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct, frozen=True):
     """What a leaf means: what is done, the errno of deny and kill, the matching rules (numbers), and whether they only may match.
 
-    `first` is the rule that action and errno come from: between groups that agree on the action, the smaller one's errno counts.
+    `first` is the rule that action and errno come from: between groups that agree on the action, the smaller one's errno counts. `signals`:
+    bit s - 1 is signal s, which the acting process is sent.
     """
 
     action: Action
@@ -65,6 +66,7 @@ class Verdict(msgspec.Struct, frozen=True):
     rules: tuple[int, ...]
     uncertain: bool
     first: int = 0
+    signals: int = 0
 
 
 class DimensionInfo(msgspec.Struct, frozen=True):
@@ -224,11 +226,11 @@ def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], 
     def make() -> Diagrams:
         clauses = late(lowered.conditions, planned.clauses, classification.dimensions, len(planned.tests))
         groups = _groups(lowered, clauses, columns, classification, limits)
-        verdicts, leaf_verdicts = _verdicts(lowered, groups)
-        rows = tuple(VerdictRow(v.action, v.error, _any_of(reports, v.rules), v.first) for v in verdicts)
+        verdicts, leaf_verdicts = _verdicts(lowered, groups, signals)
+        rows = tuple(VerdictRow(v.action, v.error, _any_of(reports, v.rules), v.first, v.signals) for v in verdicts)
         return Diagrams(tuple(verdicts), rows, tuple(map(_group_stats, groups)), images.Diagrams(groups, leaf_verdicts))
 
-    reports = list(map(_report, lowered.rules))
+    reports, signals = list(map(_report, lowered.rules)), _signals(lowered)
     if len(lowered.rules) < CACHED_RULES:
         return make()
     masks = {clause.events: None for clause in planned.clauses}
@@ -240,7 +242,10 @@ def _diagrams(lowered: Lowered, planned: Planned, columns: Sequence[Dimension], 
         [(column.kind, column.subject, column.joined, column.classes, column.column) for column in columns],
         sorted(_cautious(lowered)),
         sorted(_doubtful(columns)),
-        [(int(action), rule.errno, bool(rule.confirm)) for action, rule in zip(lowered.actions, lowered.rules, strict=True)],
+        [
+            (int(action), rule.errno, bool(rule.confirm), signal)
+            for action, rule, signal in zip(lowered.actions, lowered.rules, signals, strict=True)
+        ],
         reports,
         limits,
     )
@@ -283,14 +288,21 @@ _READ_NUMBERS: Final = (
 _READ_TEXTS: Final = (abi.STR_NET_PEER_IP, *(abi.STR_SENSOR_0 + number for number in range(abi.SENSOR_ARGS)))
 
 
+def _signals(lowered: Lowered) -> list[int]:
+    """By the numbers of rules: the signal that each sends in its policy's mode, as a bit."""
+    known = zip(lowered.rules, lowered.modes, strict=True)
+    return [1 << rule.signal - 1 if rule.signal and mode != "audit" else 0 for rule, mode in known]
+
+
 def _cautious(lowered: Lowered) -> frozenset[int]:
-    """Rules that kill at sensors alone which cannot deny: what such a sensor could not read kills nobody."""
+    """Rules that kill, or send a signal, at sensors alone which cannot deny: what such a sensor could not read does neither."""
 
     def of_sensor(event: str) -> bool:
         return EVENT_BY_NAME[event].sensor and not EVENT_BY_NAME[event].deniable
 
-    kills = (number for number, action in enumerate(lowered.actions) if action is Action.KILL)
-    return frozenset(number for number in kills if all(map(of_sensor, lowered.rules[number].events)))
+    sends = zip(lowered.actions, _signals(lowered), strict=True)
+    numbers = (number for number, (action, signal) in enumerate(sends) if action is Action.KILL or signal)
+    return frozenset(number for number in numbers if all(map(of_sensor, lowered.rules[number].events)))
 
 
 def _doubtful(dimensions: Sequence[Dimension]) -> frozenset[int]:
@@ -325,7 +337,7 @@ def _too_large(lowered: Lowered, clauses: Sequence[Clause], conditions: Conditio
     )
 
 
-def _verdicts(lowered: Lowered, groups: Sequence[Group]) -> tuple[list[Verdict], list[list[int]]]:
+def _verdicts(lowered: Lowered, groups: Sequence[Group], signals: Sequence[int]) -> tuple[list[Verdict], list[list[int]]]:
     """Interned verdicts, 0 is nothing; and per group each leaf's verdict number."""
     verdicts = [Verdict(Action.NONE, 0, (), False)]
     numbers: dict[Leaf, int] = {Leaf((), False): 0}
@@ -333,15 +345,16 @@ def _verdicts(lowered: Lowered, groups: Sequence[Group]) -> tuple[list[Verdict],
         for leaf in group.leaves:
             if leaf not in numbers:
                 numbers[leaf] = len(verdicts)
-                verdicts.append(_verdict(lowered, leaf))
+                verdicts.append(_verdict(lowered, leaf, signals))
     return verdicts, [[numbers[leaf] for leaf in group.leaves] for group in groups]
 
 
-def _verdict(lowered: Lowered, leaf: Leaf) -> Verdict:
+def _verdict(lowered: Lowered, leaf: Leaf, signals: Sequence[int]) -> Verdict:
     actions = {rule: Action.AUDIT if rule in leaf.doubted else lowered.actions[rule] for rule in leaf.rules}
     action = max(actions.values())
     first = next(rule for rule in leaf.rules if actions[rule] == action)
-    return Verdict(action, lowered.rules[first].errno if action >= Action.DENY else 0, leaf.rules, leaf.uncertain, first)
+    sent = _any_of(signals, [rule for rule in leaf.rules if rule not in leaf.doubted])
+    return Verdict(action, lowered.rules[first].errno if action >= Action.DENY else 0, leaf.rules, leaf.uncertain, first, sent)
 
 
 def _report(rule: Rule) -> int:

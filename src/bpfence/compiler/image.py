@@ -44,6 +44,7 @@ class VerdictRow(NamedTuple):
     error: int
     report: int
     first: int
+    signals: int = 0
 
 
 class Packed(NamedTuple):
@@ -91,7 +92,7 @@ def pack(
     masks_ref = out.put([w for mask in classification.lineage_masks for w in _halves(mask, 2 * abi.ABI_LINEAGE_WORDS)])
     names = automata.add(classification.names) if classification.names else None
     names_ref = out.put([w for mask in classification.names_masks for w in _halves(mask, NAME_WORDS)])
-    verdicts_ref = out.put([w for v in verdicts for w in (v.action, v.error, v.report, v.first)])
+    verdicts_ref = out.put([w for v in verdicts for w in (v.action, v.error, v.report, v.first, v.signals & 0xFFFFFFFF, v.signals >> 32)])
     before = len(out.words)
     packed_groups, column, n_columns = diagrams.write(out, dimensions, verdicts)
     sizes["diagrams"] = 4 * (len(out.words) - before)

@@ -256,6 +256,7 @@ class _Lowering:
     def known(self, rule: Rule, event: str, enforced: bool) -> bool:
         """Whether the rule can be decided on the event; otherwise says so."""
         blocks = rule.action >= Action.DENY and enforced
+        acts = blocks or (rule.signal and enforced)
         found = EVENT_BY_NAME.get(event)
         if found is None:
             self.error(f"no event is called {event!r}", "see the list of events")
@@ -267,8 +268,8 @@ class _Lowering:
             text, hint = f"this kernel cannot report {event}", "see `bpfence doctor`"
             if found.sensor:
                 hint = f"sensors need the helper bpf_get_attach_cookie, which Linux 5.15 brought; {hint}"
-            if blocks:
-                self.error(f"{text}, so {rule.action.name.lower()} cannot be enforced", hint)
+            if acts:
+                self.error(f"{text}, so {rule.action.name.lower() if blocks else 'its signal'} cannot be enforced", hint)
             else:
                 self.warn(text, hint, "event-unsupported")
             return False

@@ -19,8 +19,10 @@ from bpfence import abi
 from bpfence.errors import KernelError
 from bpfence.kernel import libbpf
 from bpfence.kernel.features import SYSCALL_PREFIX, Features
-from bpfence.names import lsm_function
+from bpfence.names import call_hook, lsm_function
 from bpfence.policy import Probe, ProbeArgument, Read, Way
+from bpfence.syscalls import table as syscalls
+from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
 
 PROGRAMS: Final = {
@@ -118,6 +120,11 @@ def descriptor(probe: Probe, fields: tuple[FormatField, ...] = ()) -> bytes:
             second = 1
     user = probe.call or _of_calls(probe) or probe.target is not None
     flags = (abi.SENSOR_CALL if probe.call else 0) | (abi.SENSOR_USER if user else 0)
+    if probe.call and probe.way is Way.LSM:
+        call = syscalls.number(Arch.X86_64, call_of(probe))
+        if call is None:
+            raise NoPlaceError(f"there is no system call {call_of(probe)}", missing=probe.place)
+        flags |= call << abi.SENSOR_CALL_SHIFT
     late = [number for number in range(abi.SENSOR_ARGS) if at[number] & abi.SENSOR_AT_RETURN]
     for number in range(abi.SENSOR_ARGS):
         if read[number] in _TEXTS and rooms and number not in late:
@@ -217,16 +224,17 @@ def lsm_target(probe: Probe, flavour: str, features: Features, hints: Hints) -> 
     """The kernel's function that a sensor on a hook of the LSM is aimed at. NoPlaceError: this kernel has no such hook; KernelError: it is
     none that can refuse, or its arguments are not those of the function that asks it.
     """
-    function, hook = lsm_function(probe.place), f"{LSM_HOOK}{probe.place}"
+    name = call_hook(call_of(probe)) if probe.call else probe.place
+    function, hook = lsm_function(name), f"{LSM_HOOK}{name}"
     target = hook if flavour == "lsm" else function
     if target not in features.functions:
-        what = f"this kernel has no LSM hook {probe.place} ({target})"
+        what = f"this kernel has no LSM hook {name} ({target})"
         names = {name.removeprefix(LSM_HOOK) for name in features.functions if name.startswith(LSM_HOOK)}
-        raise hints.missing(what, probe.place, None if probe.optional else lambda: names)
+        raise hints.missing(what, name, None if probe.optional else lambda: names)
     if target in features.silent:
         raise KernelError(f"{described(probe)}: the hook returns nothing, so nothing can be refused there", missing="an answer of the hook")
     given = features.functions[target]
-    if any(argument.read is not Read.NOTHING for argument in probe.arguments):
+    if not probe.call and any(argument.read is not Read.NOTHING for argument in probe.arguments):
         if features.functions.get(function, given) != given:
             what = f"{described(probe)}: the hook has other arguments on this kernel than {function}"
             raise KernelError(what, missing="those arguments", hint="leave args and the filters on them out")
@@ -234,6 +242,11 @@ def lsm_target(probe: Probe, flavour: str, features: Features, hints: Hints) -> 
             if argument.read is not Read.NOTHING and argument.index >= len(given):
                 raise KernelError(f"{described(probe)} has no argument {argument.index}", missing="that argument")
     return target
+
+
+def call_of(probe: Probe) -> str:
+    """The system call that a sensor is about, by its name."""
+    return probe.place.removeprefix("__x64_").removeprefix("sys_")
 
 
 class Hints:

@@ -127,3 +127,17 @@ def test_sensors_that_could_not_be_attached_are_told_once(tmp_path: Path) -> Non
     engine.no_place = {}
     found.put_in_force(loaded)
     assert found._generations.unplaced == ()
+
+
+def test_a_sensor_that_is_to_refuse_and_has_no_place_leaves_what_is_in_force(tmp_path: Path) -> None:
+    engine, said = FakeEngine(), list[str]()
+    refusal = {"matchActions": [{"action": "Override", "argError": -1}]}
+    (tmp_path / "p.yaml").write_text(text(kprobes=[kprobe(refusal, call="security_inode_mkdir", args=[])]))
+    found, loaded = made(engine, said), load([str(tmp_path / "p.yaml")])
+    engine.no_place = {"inode_mkdir": "this kernel has no LSM hook inode_mkdir"}
+    with pytest.raises(KernelError, match=r"p\.yaml:10:13: policy 'p' cannot refuse what it is to refuse: this kernel has no LSM hook"):
+        found.put_in_force(loaded)
+    assert found.compiled is None
+    engine.no_place = {}
+    found.put_in_force(loaded)
+    assert found.compiled is not None

@@ -95,6 +95,16 @@ def test_audit_mode_tells_what_enforce_would_have_done() -> None:
     assert "would" not in alert()
 
 
+def test_a_signal_is_told_as_it_went() -> None:
+    rule = rule_info(Rule(policy="p", name="r", events=("file.open",), signal=15), "enforce")
+    sent, refused, unread = (
+        alert(rule, action=Action.AUDIT, error=0, flags=flags) for flags in (abi.EVENT_SIGNALLED, 0, abi.EVENT_UNCERTAIN)
+    )
+    assert [line.get("sent") for line in (sent, refused, unread)] == ["SIGTERM", "refused", None]
+    audited = rule_info(Rule(policy="p", name="r", events=("file.open",), signal=15), "audit")
+    assert "sent" not in alert(audited, action=Action.AUDIT, error=0)
+
+
 def test_an_audit_rule_beside_a_deny_has_no_errno() -> None:
     rule = msgspec.structs.replace(RULE, action=Action.AUDIT, declared=Action.AUDIT)
     assert alert(rule)["errno"] is None

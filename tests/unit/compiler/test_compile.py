@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
+import operator
 import random
 import resource
+import struct
 import time
 from typing import Any
 
@@ -479,3 +482,31 @@ def test_what_a_sensor_could_not_read_kills_nobody(condition: Condition, number:
 
     assert found(None, None) == unread
     assert found(b"x-file", b"/a/b") == read
+
+
+def test_signals_of_all_rules_are_sent_and_those_of_audit_mode_are_not() -> None:
+    def policy(name: str, signal: int, condition: Condition, mode: str = "enforce") -> Policy:
+        return Policy(
+            name=name, mode=mode, rules=(Rule(policy=name, name="r", events=("sensor.kprobe",), condition=condition, signal=signal),)
+        )
+
+    policies = PolicySet((policy("a", 15, NUMBER), policy("b", 64, NUMBER), policy("c", 10, TEXT), policy("d", 12, NUMBER, "audit")))
+    compiled = compile_policies(policies)
+
+    def found(number: int, text: bytes | None) -> int:
+        walked = walk(compiled.image, abi.EV_SENSOR_KPROBE, {abi.NUM_SENSOR_0: number}, {abi.STR_SENSOR_1: text})
+        return functools.reduce(operator.or_, (compiled.verdicts[number].signals for number in walked), 0)
+
+    def told(number: int, text: str) -> tuple[int, ...]:
+        return evaluate.verdict(policies, {"event": "sensor.kprobe", "sensor.number0": number, "sensor.text1": text}).signals
+
+    assert found(5, b"x-file") == 1 << 14 | 1 << 63 | 1 << 9
+    assert told(5, "x-file") == (10, 15, 64)
+    assert (found(5, b"y"), told(5, "y")) == (1 << 14 | 1 << 63, (15, 64))
+    assert (found(6, b"y"), told(6, "y")) == (0, ())
+    assert found(6, None) == 0, "what could not be read sends none"
+    number = next(n for n, one in enumerate(compiled.verdicts) if one.signals >> 63)
+    words = struct.unpack_from(f"<{len(compiled.image) // 4}I", compiled.image)
+    header = abi.IMAGE_HEADER_OFFSETS["verdicts_ref"] // 4
+    at = words[header] + number * abi.IMAGE_VERDICT_WORDS + 4
+    assert words[at] | words[at + 1] << 32 == compiled.verdicts[number].signals

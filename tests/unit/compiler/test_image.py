@@ -111,7 +111,7 @@ def test_header_and_alignment() -> None:
     assert (kind, slot, start % 2) == (abi.DIM_STRING, abi.STR_FILE_PATH, 0)
     assert ref % abi.IMAGE_PAGE_WORDS <= abi.IMAGE_PAGE_WORDS - 64, "byte classes lie in one page"
     verdict = abi.IMAGE_VERDICT_STRUCT.unpack_from(data, 4 * (header["verdicts_ref"] + 2 * abi.IMAGE_VERDICT_WORDS))
-    assert verdict == (abi.ACTION_AUDIT, 0, 1, 2)
+    assert verdict == (abi.ACTION_AUDIT, 0, 1, 2, 0, 0)
 
 
 def test_rows_of_automata_keep_the_combs_promises() -> None:

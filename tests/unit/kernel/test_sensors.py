@@ -349,3 +349,13 @@ def test_where_a_sensor_that_refuses_is_aimed() -> None:
 def test_where_none_can_be(probe: Probe, what: str) -> None:
     with pytest.raises(KernelError, match=what):
         lsm_target(probe, "lsm", KERNEL, Hints())
+
+
+def test_a_system_call_is_refused_where_it_asks() -> None:
+    probe = Probe(Way.LSM, "sys_mkdir", (ProbeArgument(0, Read.TEXT),), call=True)
+    assert unpacked(probe)[0] == abi.SENSOR_CALL | abi.SENSOR_USER | 83 << abi.SENSOR_CALL_SHIFT
+    path = Features({}, {"bpf_lsm_path_mkdir": ("struct path *", "struct dentry *", "umode_t")})
+    assert lsm_target(probe, "lsm", path, Hints()) == "bpf_lsm_path_mkdir"
+    for features in (KERNEL, Features({}, {})):
+        with pytest.raises(NoPlaceError, match="path_mkdir"):
+            lsm_target(probe, "lsm", features, Hints())

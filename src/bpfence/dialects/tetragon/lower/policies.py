@@ -30,6 +30,7 @@ from bpfence.dialects.tetragon.read.model import Action as WrittenAction
 from bpfence.dialects.tetragon.read.model import (
     Argument,
     ArgumentTest,
+    Enforcer,
     Hook,
     Ignore,
     KProbe,
@@ -44,22 +45,23 @@ from bpfence.dialects.tetragon.read.model import (
 from bpfence.documents.report import Report
 from bpfence.errors import Location
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.policy import FALSE, TRUE, Action, Condition, Op, Policy, Probe, Rule, Way, atoms
+from bpfence.policy import FALSE, TRUE, Action, Atom, Condition, Op, Or, Policy, Probe, Rule, Way, atoms
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
 
 LANGUAGE: Final = "tetragon"
-_SEVERITY: Final = {Action.OBSERVE: "info", Action.DENY: "high", Action.KILL: "high"}
-_REFUSED_ACTIONS: Final = {
-    "NotifyEnforcer": "there are no enforcers yet: use Override on a hook that can refuse",
-    "CleanupEnforcerNotification": "there are no enforcers yet", "Set": "arguments are not written yet",
-}  # fmt: skip
+_SEVERITY: Final = {Action.OBSERVE: "info", Action.AUDIT: "high", Action.DENY: "high", Action.KILL: "high"}
+_REFUSED_ACTIONS: Final = {"Set": "arguments are not written yet"}
 _REFUSED_FILTERS: Final = (("match_data", "matchData"), ("match_workloads", "matchWorkloads"))
 _SENSED: Final = (KProbe, Tracepoint, LsmHook, UProbe, Usdt)
 _SIGKILL: Final = 9
 _COMPAT_CALLS: Final = ("i386/sys_", "__ia32_sys_")
 """What names of calls of the 32-bit table begin with."""
+_EVERY_CALL: Final = "raw_syscalls/sys_enter"
+"""The tracepoint where every system call is entered."""
+_ENTERS: Final = "sys_enter_"
+"""What the names of those begin with where one is."""
 _DEFAULT_NAMESPACE: Final = "default"
 """Where objects are that name no namespace."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -133,6 +135,15 @@ def lower(policy: TracingPolicy, report: Report, *, monitors: bool | None = None
     return made
 
 
+class _Done(NamedTuple):
+    """What a rule does: the word for it in events, the errno, and the signal, 0: none but that of KILL."""
+
+    action: Action
+    told: str
+    errno: int
+    signal: int
+
+
 class _Lowering:
     def __init__(self, policy: TracingPolicy, report: Report, monitors: bool | None) -> None:
         self.policy = policy
@@ -143,6 +154,8 @@ class _Lowering:
         self.sensors: dict[str, Sensor] = {}
         self.probes: dict[int, Probe] = {}
         self.scope: Condition = TRUE
+        self.enforced: frozenset[int] = frozenset()
+        """The system calls of the enforcers, by their numbers."""
 
     def refuse(self, place: Location, what: str, hint: str = "") -> None:
         self.report.add(place, "not-supported", what, hint)
@@ -166,7 +179,7 @@ class _Lowering:
             probes=tuple(self.probes.values()),
             location=place,
         )
-        enforces = any(rule.action >= Action.DENY for rule in self.rules)
+        enforces = any(rule.action >= Action.DENY or rule.signal for rule in self.rules)
         return Lowered(made, self.sensors, Mode.ENFORCE if enforces else Mode.MONITOR_ONLY)
 
     def _scope(self, namespace: str) -> Condition:
@@ -189,8 +202,7 @@ class _Lowering:
         self.scope = self._scope(namespace)
         if spec.loader:
             self.refuse(spec.at("loader"), "loads of libraries are not reported yet", "leave loader out")
-        if spec.enforcers:
-            self.refuse(spec.at("enforcers"), "enforcers cannot be put in force yet", "use Override on a hook that can refuse")
+        self.enforced = frozenset(number for enforcer in spec.enforcers for number in self._calls(enforcer))
 
     def _listed(self, hook: Hook) -> Iterator[tuple[str, Hook]]:
         """A hook; of one on a list of functions one for each, with what sets its rules' names apart. So of one on a program or library."""
@@ -270,7 +282,7 @@ class _Lowering:
         earlier: list[Condition] = []
         for n, selector in enumerate(selectors or (Selector(place=hook.place),)):
             place = f"{where}.selectors[{n}]" if selectors else where
-            condition = self._selector(hook, found, selector)
+            condition = conj((self._selector(hook, found, selector), self._notified(hook, found, selector)))
             exact = [condition, *map(negation, earlier)]
             earlier.append(condition)
             if not (late and self._at_call(selector)):
@@ -283,7 +295,7 @@ class _Lowering:
     def _at_call(self, selector: Selector) -> bool:
         """Whether a selector of a hook that waits for the return is decided without it: nobody is to be killed too late, or not at all,
         because the kernel misses a return."""
-        kills = not self.monitors and any(one.action in ("Sigkill", "Signal") for one in selector.match_actions)
+        kills = not self.monitors and any(one.action in ("Sigkill", "Signal", "NotifyEnforcer") for one in selector.match_actions)
         return (kills or self._overrides(selector)) and not _late(selector)
 
     def _returned(self, hook: Hook, selector: Selector) -> list[Condition]:
@@ -452,7 +464,7 @@ class _Lowering:
         for value in test.values:
             named = next((listed for listed in self.spec.lists if value == f"list:{listed.name}"), None)
             if named is not None and named.type == "syscalls":
-                made += self._numbers(test, named.values)
+                made += self._numbers(test.at("values"), named.values)
                 continue
             if named is not None and named.type == "generated_syscalls":
                 made += map(str, sorted(syscalls.numbers(Arch.X86_64).values()))
@@ -462,14 +474,43 @@ class _Lowering:
             made += named.values if named is not None else (value,)
         return tuple(made)
 
-    def _numbers(self, test: ArgumentTest, calls: Sequence[str]) -> Iterator[str]:
+    def _numbers(self, place: Location, calls: Sequence[str]) -> Iterator[str]:
         """The numbers of system calls."""
         for call in calls:
             number = _call_number(call)
             if number is None:
-                self.refuse(test.at("values"), f"there is no system call {quoted(call)}")
+                self.refuse(place, f"there is no system call {quoted(call)}")
             else:
                 yield str(number)
+
+    def _calls(self, enforcer: Enforcer) -> Iterator[int]:
+        """The numbers of the system calls of an enforcer."""
+        place = enforcer.at("calls")
+        for call in enforcer.calls:
+            named = next((listed for listed in self.spec.lists if call == f"list:{listed.name}"), None)
+            if named is None:
+                yield from map(int, self._numbers(place, (call,)))
+            elif named.type == "generated_syscalls":
+                yield from syscalls.numbers(Arch.X86_64).values()
+            elif named.type == "generated_ftrace":
+                self.refuse(place, f"list {quoted(named.name)} of {named.type} cannot be put in force yet")
+            else:
+                yield from map(int, self._numbers(place, named.values))
+
+    def _notified(self, hook: Hook, found: Known, selector: Selector) -> Condition:
+        """Of a selector that notifies enforcers: that the call which it is about is one of theirs."""
+        if not any(one.action == "NotifyEnforcer" for one in selector.match_actions):
+            return TRUE
+        entered = _entered(hook)
+        if entered is not None:
+            return TRUE if entered in self.enforced else FALSE
+        parameter = next((one for one in found.parameters.values() if one.types == ("syscall64",)), None)
+        if parameter is None or name_of(hook) != _EVERY_CALL:
+            what = "enforcers are notified where a system call is entered, and nowhere else"
+            hint = f"use the tracepoint {_EVERY_CALL} with an argument of type syscall64, or kprobes of sys_ functions"
+            self.refuse(selector.place, what, hint)
+            return TRUE
+        return Or(tuple(Atom(parameter.field, Op.RANGE, (number, number)) for number in sorted(self.enforced)))
 
     def _tried(self, place: Location, make: Callable[[], Condition]) -> list[Condition]:
         try:
@@ -483,13 +524,13 @@ class _Lowering:
     def _rule(
         self, section: str, where: str, hook: Hook, found: Known, selector: Selector, condition: Condition, shown: tuple[Shown, ...]
     ) -> None:
-        action, told, errno = self._actions((*selector.match_actions, *selector.match_return_actions))
+        action, told, errno, signal = self._actions((*selector.match_actions, *selector.match_return_actions))
         if action is Action.NONE:
             return
-        returned = self._actions(selector.match_return_actions)[1]
+        returned = self._actions(selector.match_return_actions).told
         if self._overrides(selector) and not EVENT_BY_NAME[found.event].deniable:
             late = "what has returned cannot be overridden" if _late(selector) else ""
-            what = late or f"{name_of(hook)} cannot be overridden: only functions that ask the LSMs can refuse"
+            what = late or f"{name_of(hook)} cannot be overridden: only what asks the LSMs can be refused"
             self.refuse(selector.place, what, "leave matchReturnArgs out" if late else "use Sigkill, or a hook of the LSM")
             return
         name = self.policy.name
@@ -515,6 +556,7 @@ class _Lowering:
                 condition=conj((self.scope, condition)),
                 action=action,
                 errno=errno,
+                signal=signal,
                 severity=_SEVERITY[action],
                 tags=hook.tags,
                 language=LANGUAGE,
@@ -528,36 +570,59 @@ class _Lowering:
         parameter = result_of(hook)
         return Shown(parameter.reads, parameter.types[0], hook.return_arg.label, parameter.constant, parameter.field)
 
-    def _actions(self, written: Sequence[WrittenAction]) -> tuple[Action, str, int]:
-        """What a rule does, the word for it in events, and the errno."""
-        action, told, errno = Action.OBSERVE, "post", 1
+    def _actions(self, written: Sequence[WrittenAction]) -> _Done:
+        """What a rule does."""
+        action, told, errno, signal = Action.OBSERVE, "post", 1, 0
         silent = False
         for one in written:
             self._refused(one)
             match one.action:
                 case "NoPost":
                     silent = True
-                case "Sigkill" | "Signal":
+                case "Sigkill" | "Signal" if one.action == "Sigkill" or one.arg_sig == _SIGKILL:
                     action, told = Action.KILL, one.action
+                case "Signal":
+                    if signal not in (0, one.arg_sig):
+                        self.refuse(one.at("argSig"), "one rule sends one signal, besides Sigkill", "write a second policy for this one")
+                    action, signal = max(action, Action.AUDIT), one.arg_sig
+                    told = told if action is Action.KILL else one.action
+                case "NotifyEnforcer":
+                    if one.arg_sig == _SIGKILL:
+                        action, told = Action.KILL, one.action
+                    elif one.arg_sig:
+                        action, signal, told = max(action, Action.AUDIT), one.arg_sig, one.action
                 case "Override":
                     action, errno = max(action, Action.DENY), abs(one.arg_error) or 1
                     told = told if action is Action.KILL else one.action
         if self.monitors and action > Action.OBSERVE:
-            action = Action.OBSERVE
+            action, signal = Action.OBSERVE, 0
         if silent and action > Action.OBSERVE:
-            what = "what is denied is told all the same, in spite of NoPost"
+            what = "what is denied, killed or sent a signal is told all the same, in spite of NoPost"
             self.report.add(written[0].place, "not-told", what, "", "warning")
-        return (Action.NONE if silent and action is Action.OBSERVE else action), told, errno
+        return _Done(Action.NONE if silent and action is Action.OBSERVE else action, told, errno, signal)
+
+    def _enforced(self, one: WrittenAction) -> None:
+        """Tell what an enforcer does less than is asked of it."""
+        if one.arg_index:
+            self.refuse(one.at("argIndex"), "errors that are arguments cannot be put in force yet", "write argError or argSig")
+        if one.arg_error and one.arg_sig != _SIGKILL:
+            what = "system calls cannot be overridden: that needs a kernel with error injection"
+            self.refuse(one.at("argError"), what, "write argSig: 9, or use Override on a hook of the LSM")
+        elif one.arg_error:
+            what = "the process is killed, and does not see the error; the call that it is in may still be completed"
+            self.report.add(one.at("argError"), "not-told", what, "use Override on a hook of the LSM where it must not be", "warning")
+        if not one.arg_error and not one.arg_sig:
+            self.refuse(one.place, "NotifyEnforcer with neither an error nor a signal enforces nothing", "write argSig: 9")
 
     def _refused(self, one: WrittenAction) -> None:
         name = one.action
         if name in _REFUSED_ACTIONS:
             self.refuse(one.at("action"), f"action {name} cannot be put in force: {_REFUSED_ACTIONS[name]}")
+        if name == "NotifyEnforcer":
+            self._enforced(one)
         if name in words.WITHOUT_EFFECT and name not in words.OLD_ACTIONS:  # of those `read` tells
             what = f"action {name} has no effect: {words.WITHOUT_EFFECT[name]}"
             self.report.add(one.at("action"), "useless", what, "leave it out", "warning")
-        if name == "Signal" and one.arg_sig != _SIGKILL:
-            self.refuse(one.at("argSig"), "no other signal than 9 (SIGKILL) can be sent yet", "write argSig: 9")
         if name == "Override" and (one.arg_regs or one.arg_new_symbol or one.arg_new_addr or one.arg_new_offset):
             self.refuse(one.place, "registers are not written yet", "write argError")
         elif name == "Override" and not one.arg_error:
@@ -569,6 +634,15 @@ class _Lowering:
         ):  # fmt: skip
             if getattr(one, member):
                 self.refuse(one.at(key), f"{key} is read, and cannot be put in force yet", "leave it out")
+
+
+def _entered(hook: Hook) -> int | None:
+    """The number of the system call that a hook is the entry of; None where it is none, or that of all."""
+    if isinstance(hook, KProbe) and is_call(hook.call):
+        return _call_number(hook.call)
+    if isinstance(hook, Tracepoint) and hook.subsystem == "syscalls" and hook.event.startswith(_ENTERS):
+        return _call_number(hook.event.removeprefix(_ENTERS))
+    return None
 
 
 def _call_number(call: str) -> int | None:

@@ -27,7 +27,7 @@ from bpfence.dialects.tetragon.read import words
 from bpfence.dialects.tetragon.read.checks import MAX_ARGUMENTS
 from bpfence.dialects.tetragon.read.model import Argument, Hook, KProbe, LsmHook, Tracepoint, UProbe
 from bpfence.errors import Location
-from bpfence.names import lsm_function, lsm_hook
+from bpfence.names import call_hook, lsm_function, lsm_hook
 from bpfence.policy import Atom, Op, Probe, ProbeArgument, Read, Way
 from bpfence.words import quoted, suggest
 
@@ -58,10 +58,17 @@ class Placed(NamedTuple):
 
 
 def lsm_of(hook: Hook) -> str:
-    """The hook of the LSM that a hook of a policy is, or that its function asks about; "" where it is none."""
+    """The hook of the LSM that a hook of a policy is, or that its function asks about; "" where it is none. Of a system call the one that
+    it asks before it does anything."""
     if isinstance(hook, LsmHook):
         return hook.hook
-    return lsm_hook(hook.call) if isinstance(hook, KProbe) else ""
+    if not isinstance(hook, KProbe):
+        return ""
+    return call_hook(_call(hook)) if hook.syscall and is_call(hook.call) else lsm_hook(hook.call)
+
+
+def _call(hook: KProbe) -> str:
+    return hook.call.removeprefix("__x64_").removeprefix("sys_")
 
 
 def placed(hook: KProbe | Tracepoint | LsmHook, tested: Collection[int] = (), *, returns: bool = False, refuses: bool = False) -> Placed:
@@ -109,7 +116,9 @@ def _probe(hook: KProbe | Tracepoint | LsmHook, arguments: tuple[ProbeArgument, 
 
 def _refusing(hook: KProbe | Tracepoint | LsmHook, arguments: tuple[ProbeArgument, ...]) -> Probe:
     optional = isinstance(hook, KProbe) and hook.ignore is not None and hook.ignore.call_not_found
-    return Probe(Way.LSM, lsm_of(hook), arguments, optional=optional, location=hook.at("call" if isinstance(hook, KProbe) else "hook"))
+    call = isinstance(hook, KProbe) and hook.syscall and is_call(hook.call)
+    place = hook.call if isinstance(hook, KProbe) and call else lsm_of(hook)
+    return Probe(Way.LSM, place, arguments, call, optional, location=hook.at("call" if isinstance(hook, KProbe) else "hook"))
 
 
 def _result(hook: KProbe) -> ProbeArgument:

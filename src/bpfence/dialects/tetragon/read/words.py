@@ -105,6 +105,7 @@ _TRACKING: Final = "sockets are not tracked: an event tells the process that act
 WITHOUT_EFFECT: Final = {
     **dict.fromkeys(sorted(OLD_ACTIONS), "descriptors are followed without it"), "GetUrl": _TO_OTHERS, "DnsLookup": _TO_OTHERS,
     "TrackSock": _TRACKING, "UntrackSock": _TRACKING,
+    "CleanupEnforcerNotification": "enforcers act at once, so no notification is kept that could be cleaned up",
 }  # fmt: skip
 """Actions that do nothing here, and why. The event is told."""
 ACTIONS: Final = (

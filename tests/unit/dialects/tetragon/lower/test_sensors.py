@@ -17,7 +17,7 @@ from bpfence.dialects.tetragon.read.document import CODES
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic
 from bpfence.evaluate import holds, verdict
-from bpfence.policy import Action, PolicySet, Probe, ProbeArgument, Read, Way
+from bpfence.policy import FALSE, Action, PolicySet, Probe, ProbeArgument, Read, Way
 from tests.unit.dialects.tetragon.texts import kprobe, on, read
 
 
@@ -384,7 +384,7 @@ def test_what_is_refused_does_not_wait_for_the_return() -> None:
 
 def test_what_is_no_hook_of_the_lsm_cannot_refuse() -> None:
     _, told = lowered(kprobes=[hook({**on(0, "Equal", "1"), **OVERRIDE})])
-    assert [(one.code, "only functions that ask the LSMs" in one.message) for one in told] == [("not-supported", True)]
+    assert [(one.code, "only what asks the LSMs" in one.message) for one in told] == [("not-supported", True)]
     native, told = lowered(lsmhooks=[{"hook": "file_open", "args": [{"index": 0}], "selectors": [OVERRIDE]}])
     assert (told, native.policy.probes) == ([], ())
 
@@ -460,3 +460,79 @@ def test_a_list_of_all_system_calls() -> None:
     found, told = lowered(kprobes=[{"call": "list:all"}], lists=[every])
     places = {probe.place: (probe.call, probe.optional) for probe in found.policy.probes}
     assert (told, len(places) > 300, places["sys_linkat"]) == ([], True, (True, True))
+
+
+def test_signals() -> None:
+    def sends(signal: int, *more: str) -> dict[str, Any]:
+        return {"matchActions": [{"action": "Signal", "argSig": signal}, *({"action": action} for action in more)]}
+
+    hooks = [hook({**on(0, "Equal", str(n)), **actions}) for n, actions in enumerate((sends(15), sends(9), sends(10, "Sigkill")))]
+    found, told = lowered(kprobes=hooks)
+    assert (told, found.mode.value) == ([], "enforce")
+    assert [(rule.action, rule.signal) for rule in found.policy.rules] == [(Action.AUDIT, 15), (Action.KILL, 0), (Action.KILL, 10)]
+    assert [sensor.action for sensor in found.sensors.values()] == [
+        "KPROBE_ACTION_SIGNAL", "KPROBE_ACTION_SIGNAL", "KPROBE_ACTION_SIGKILL",
+    ]  # fmt: skip
+    watched, _ = lowered(kprobes=hooks, options=[{"name": "policy-mode", "value": "monitor"}])
+    assert [(rule.action, rule.signal) for rule in watched.policy.rules] == [(Action.OBSERVE, 0)] * 3
+
+
+DUPS = {
+    "lists": [{"name": "dups", "type": "syscalls", "values": ["sys_dup", "__ia32_sys_dup"]}],
+    "enforcers": [{"calls": ["list:dups", "sys_dup3"]}],
+}
+
+
+def notifies(**more: Any) -> dict[str, Any]:
+    return {"matchActions": [{"action": "NotifyEnforcer", **more}]}
+
+
+def entry(*selectors: dict[str, Any], **more: Any) -> dict[str, Any]:
+    tracepoint = {
+        "subsystem": "raw_syscalls",
+        "event": "sys_enter",
+        "args": [{"index": 4, "type": "syscall64"}],
+        "selectors": list(selectors),
+    }
+    return {"tracepoints": [tracepoint], **DUPS, **more}
+
+
+def test_an_enforcer_kills_at_the_calls_that_it_names() -> None:
+    found, told = lowered(**entry(notifies(argSig=9)))
+    assert told == []
+    assert [decided(found, sensor__number0=number) for number in (32, 292, 41 | 1 << 31, 33, 41)] == [
+        Action.KILL, Action.KILL, Action.KILL, Action.NONE, Action.NONE,
+    ]  # fmt: skip
+    assert [sensor.action for sensor in found.sensors.values()] == ["KPROBE_ACTION_NOTIFYENFORCER"]
+    found, told = lowered(**entry(notifies(argSig=15), {}))
+    assert [(rule.action, rule.signal) for rule in found.policy.rules] == [(Action.AUDIT, 15), (Action.OBSERVE, 0)]
+    assert [decided(found, sensor__number0=number) for number in (32, 33)] == [Action.AUDIT, Action.OBSERVE]
+    named = {"kprobes": [hook(notifies(argSig=9), call=call, syscall=True) for call in ("sys_dup3", "sys_dup2")], **DUPS}
+    found, told = lowered(**named)
+    assert [rule.condition == FALSE for rule in found.policy.rules] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("spec", "codes"),
+    [
+        (entry(notifies(argSig=9, argError=-1)), ["not-told"]),
+        (entry(notifies(argError=-1)), ["not-supported"]),
+        (entry(notifies()), ["not-supported"]),
+        (entry(notifies(argSig=9, argIndex=1)), ["not-supported"]),
+        (entry({"matchActions": [{"action": "CleanupEnforcerNotification"}]}), ["useless"]),
+        ({"kprobes": [hook(notifies(argSig=9))], **DUPS}, ["not-supported"]),
+    ],
+)
+def test_what_enforcers_do_less_than_is_asked(spec: dict[str, Any], codes: list[str]) -> None:
+    assert [one.code for one in lowered(**spec)[1]] == codes
+
+
+def test_a_system_call_is_refused_at_the_hook_that_it_asks() -> None:
+    link = kprobe({**on(1, "Equal", "/etc/passwd"), **OVERRIDE}, call="sys_linkat", args=[{"index": 1, "type": "string"}], syscall=True)
+    found, told = lowered(kprobes=[link])
+    [probe] = found.policy.probes
+    assert (told, probe.way, probe.place, probe.call) == ([], Way.LSM, "sys_linkat", True)
+    assert decided(found, sensor__text0="/etc/passwd") == Action.DENY
+    assert decided(found, sensor__text0="/etc/passwd-") == Action.NONE
+    _, told = lowered(kprobes=[kprobe(OVERRIDE, call="sys_dup", args=[], syscall=True)])
+    assert ["only what asks the LSMs" in one.message for one in told] == [True]
