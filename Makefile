@@ -119,6 +119,18 @@ wheel: $(BUILD)/wheel.stamp ## source distribution and a wheel that needs Python
 man: $(BUILD)/dev.stamp ## manual pages of all commands, from their help, in .build/man
 	@$(PYTHON) tools/build_man.py
 
+.PHONY: deb
+deb: $(BUILD)/wheel.stamp ## a package for Debian 12 with all that bpfence needs but Python, in dist/
+	@$(PYTHON) -m tools.build_packages $@
+
+.PHONY: rpm
+rpm: $(BUILD)/wheel.stamp ## the same for systems with rpm; needs rpmbuild (Debian: rpm)
+	@$(PYTHON) -m tools.build_packages $@
+
+.PHONY: dist
+dist: $(BUILD)/wheel.stamp ## all that a release is made of, in dist/: wheel, sources, packages, an SBOM (CycloneDX), SHA256SUMS
+	@$(PYTHON) -m tools.build_packages $@
+
 .PHONY: image
 image: $(BUILD)/wheel.stamp ## a container image for deploy/helm, in dist/: of Debian's packages and the wheel, without an engine
 	@$(PYTHON) tools/build_image.py
