@@ -235,7 +235,11 @@ enum num_slot {
 	NUM_CAPS_PERMITTED_CHANGED = 182,
 	NUM_CAPS_INHERITABLE_CHANGED = 183,
 	NUM_NET_STATE = 184,        /* TCP_* of a sensor's socket */
+	NUM_COUNT_0 = 185,          /* of counter 0 to COUNTERS - 1 how many events it has counted within its window, where that is enough */
+	NUM_COUNT_LAST = 200,
 };
+
+#define COUNTERS 16
 
 #define FORK_LEVELS 8
 #define NAMESPACES 10                /* NUM_NS_UTS .. NUM_NS_USER */
@@ -340,6 +344,9 @@ enum action_id {
  *               where the other is one of the first, else CLASS_APART; one of them absent: CLASS_NONE. value_lo 1: ends, not beginnings.
  *   DIM_ANCESTORS: bit number `slot` (0 .. 63) of the names of all processes that the acting one descends from now, itself excluded
  *               -> 2, else 1. No subject dimension: looked up when a node asks.
+ *   DIM_COUNT: a counter of the acting subject, which asking counts up: 2 where it has counted value_lo events or more within COUNTED_STEPS steps of
+ *               value_hi microseconds, that of the clock's time included, else 1. Of a rule, whose other conditions hold wherever this is
+ *               asked. mask: the rule, the same in all generations. See bpf/counted.h. Asked once for an event, and last.
  * An automaton over process.args or process.parent.args gives byte 0 the class of ' ': the kernel keeps arguments separated by NUL.
  * Automaton: 64 words of byte classes (256 bytes, byte value -> byte class 1..255), then states at any word offset.
  *   A state is the ref of its row (even). Rows are packed in one comb: cell k of row s is the two words at s + 2*k:
@@ -383,11 +390,25 @@ enum action_id {
 #define DIM_ANCESTORS 7
 #define DIM_NUMBERS 8
 #define DIM_TEXTS 9
+#define DIM_COUNT 10
+
+/* image_dim.slot of DIM_COUNT: the counter's number | what is counted by << COUNT_BY_SHIFT | COUNT_ONCE */
+#define COUNT_NUMBER_MASK 0xff
+#define COUNT_BY_SHIFT 8
+#define COUNT_BY_MASK 0xff
+#define COUNT_BY_PROCESS 1
+#define COUNT_BY_EXE 2
+#define COUNT_BY_USER 3
+#define COUNT_BY_CONTAINER 4
+#define COUNT_BY_HOST 5
+#define COUNT_ONCE 0x10000           /* it is enough once in a window: the rule only tells */
+#define COUNTED_STEPS 8                /* of a window */
 
 #define IMAGE_NEEDS_OBJECTS 1       /* header.features: some rule uses NUM_FILE_OBJECT */
 #define IMAGE_SUBJECT_IDS 8          /* some subject diagram tests effective ids */
 #define IMAGE_SUBJECT_CGROUP 16     /* some subject diagram tests the cgroup */
 #define IMAGE_FORK_CHANGES 4        /* some rule uses lineage or the parent's executable: a fork changes the subject */
+#define IMAGE_COUNTS 64              /* some rule counts */
 #define IMAGE_DETAILS 32            /* records carry what is marked so above: some rule is reported with its result */
 
 /* Of some events, by NEEDED_*: bits of which an event must have one, or no rule about it holds. It is the first look of their hooks. */
@@ -428,6 +449,7 @@ struct image_header {
 	__u32 addressed[2];          /* bit d: dimension d looks at nothing but a socket's kind, addresses and ports: struct socket_facts; or as `named` */
 	__u32 named[2];              /* bit d: dimension d looks at the path of a unix socket */
 	__u32 steady[2];             /* bit d: dimension d looks at nothing of a process but what struct known_rows is kept under */
+	__u32 counts[2];             /* bit d: dimension d is DIM_COUNT */
 	__u32 needed[4];             /* by NEEDED_* */
 	__u32 n_columns;             /* words of a row of roots */
 	__u8 column[256];            /* of each event */
@@ -726,7 +748,8 @@ struct exec_image {
 #define CAUSE_PATH 8                 /* a path that is too long, or an object that has no name in the mount namespace of the acting task */
 #define CAUSE_VALUE 16               /* a value that is longer than what is kept, or could not be read */
 #define CAUSE_TABLE 32               /* the tables contradict themselves: a bug */
-#define CAUSES 6
+#define CAUSE_COUNT 64               /* there was no room to count for a rule, or it is not known whom for */
+#define CAUSES 7
 
 struct event_header {
 	__u16 abi;
@@ -797,20 +820,22 @@ enum counter_id {
 	CNT_UNCERTAIN_PATH = 18,
 	CNT_UNCERTAIN_VALUE = 19,
 	CNT_UNCERTAIN_TABLE = 20,
+	CNT_UNCERTAIN_COUNT = 21,
 	/* The same, those that were denied. */
-	CNT_REFUSED_MEMORY = 21,
-	CNT_REFUSED_RECORD = 22,
-	CNT_REFUSED_LINEAGE = 23,
-	CNT_REFUSED_PATH = 24,
-	CNT_REFUSED_VALUE = 25,
-	CNT_REFUSED_TABLE = 26,
+	CNT_REFUSED_MEMORY = 22,
+	CNT_REFUSED_RECORD = 23,
+	CNT_REFUSED_LINEAGE = 24,
+	CNT_REFUSED_PATH = 25,
+	CNT_REFUSED_VALUE = 26,
+	CNT_REFUSED_TABLE = 27,
+	CNT_REFUSED_COUNT = 28,
 	/* Events for which the hook program found no engine in its place: all, and those that were denied. */
-	CNT_UNCERTAIN_ENGINE = 27,
-	CNT_REFUSED_ENGINE = 28,
-	CNT_RETURNS_MISSED = 29,     /* calls that sensors saw begin and not return, or return when nothing was kept of them any more */
-	CNT_SIGNALS_SENT = 30,       /* other than those that kill: those count as CNT_KILLED */
-	CNT_SIGNALS_REFUSED = 31,    /* the kernel has not sent them */
-	CNT_MAX = 32,
+	CNT_UNCERTAIN_ENGINE = 29,
+	CNT_REFUSED_ENGINE = 30,
+	CNT_RETURNS_MISSED = 31,     /* calls that sensors saw begin and not return, or return when nothing was kept of them any more */
+	CNT_SIGNALS_SENT = 32,       /* other than those that kill: those count as CNT_KILLED */
+	CNT_SIGNALS_REFUSED = 33,    /* the kernel has not sent them */
+	CNT_MAX = 34,
 };
 /* Lost records by event: map `lost`, per-CPU array, key enum event_id, value u64.
  *
@@ -821,6 +846,21 @@ enum counter_id {
 #define TOLD_REFUSED_TABLE 257
 #define TOLD_REFUSED_ENGINE 258
 #define TOLD_MAX 259
+
+/* ---- Counters of rules: map `counted`, hash: one of each rule and subject. Written by DIM_COUNT; what has not counted for a window the agent
+ * takes away, and what a process has counted its end. ----
+ */
+struct count_key {
+	__u64 rule;                  /* image_dim.mask */
+	__u64 one;                   /* by process: tgid; by exe: inode; by user: effective uid; by container: id of its cgroup, 0: in none */
+	__u64 other;                 /* by process: start of it; by exe: device */
+};
+struct counted {
+	__u64 total;                 /* events since it began */
+	__u64 mark[COUNTED_STEPS];     /* by number of the step % COUNTED_STEPS: number << 32 | total (32 bits) before the step's first event */
+	__u64 told;                  /* step in which COUNT_ONCE has let it be told, 0: never */
+	__u64 ends;                  /* ns since boot when nothing of it counts any more */
+};
 
 /* ---- Objects: map `objects`, hash, written by the agent when rules use `follow: object`. ---- */
 struct object_key {

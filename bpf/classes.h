@@ -4,6 +4,7 @@
 #define BPFENCE_CLASSES_H
 
 #include "automaton.h"
+#include "counted.h"
 
 #define BSEARCH_STEPS 17
 
@@ -547,6 +548,8 @@ static __always_inline u32 cause_of(u32 kind, u32 slot)
 {
 	if (kind == DIM_LINEAGE || kind == DIM_ANCESTORS)
 		return CAUSE_LINEAGE;
+	if (kind == DIM_COUNT)
+		return CAUSE_COUNT;
 	if (kind == DIM_PRESENT && slot >= ABI_NUM_SLOTS)
 		slot -= ABI_NUM_SLOTS;
 	else if (kind != DIM_STRING && kind != DIM_TEXTS) { /* or objects that a path leads to */
@@ -638,6 +641,8 @@ __noinline int class_of(u32 slot, u32 dim)
 	} else if (kind == DIM_ANCESTORS) {
 		if (!names_load(slot))
 			class = (s->names >> (num & 63)) & 1 ? 2 : CLASS_NONE;
+	} else if (kind == DIM_COUNT) {
+		class = class_counted(slot, number);
 	} else if (num < ABI_NUM_SLOTS) {
 		class = class_of_number(s, slot, d, num);
 	}

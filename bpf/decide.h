@@ -151,6 +151,7 @@ __noinline int decide_rules(u32 slot)
 	s->lasting = head->header.lasting[0] | (u64)head->header.lasting[1] << 32;
 	if (s->event == EV_FILE_OPEN)
 		s->lasting |= head->header.opened[0] | (u64)head->header.opened[1] << 32;
+	s->counts = head->header.counts[0] | (u64)head->header.counts[1] << 32;
 	s->n_groups = head->header.n_groups;
 	s->column = head->header.column[MASKED(s->event, ABI_MAX_EVENTS - 1)];
 	node = decide_root(s, first, 0);

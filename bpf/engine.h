@@ -40,6 +40,7 @@ int image_features(void);
 
 /* Whether any rule of the active image is about the event: for programs that are attached whether or not. */
 int image_concerns(u32 event);
+int counted_end(u32 tgid, u64 start_time);
 
 /* Resolves file.path (which 0) or file.new_path (1) of the scratch, as the mount tells it that was gone through. */
 int path_resolve(u32 slot, u32 which);

@@ -13,7 +13,7 @@ static __always_inline void forget_path(struct scratch *s)
 {
 	u64 path = STR_BIT(STR_FILE_PATH);
 
-	s->have_class = 0;
+	s->have_class &= s->counts; /* one act counts once */
 	s->steps_of = STEPS_NONE;
 	s->str_present &= ~path;
 	s->str_tried &= ~path;

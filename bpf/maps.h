@@ -54,6 +54,9 @@ struct scratch {
 	u32 flags;               /* EVENT_* */
 	u32 features;            /* image_header.features */
 	u64 lasting;             /* image_header.lasting */
+	u64 counts;              /* image_header.counts */
+	struct count_key count_key; /* of the counter that is asked */
+	struct counted count_new;
 	u64 have_class;          /* bit d: class[d] is known */
 	u32 class[ABI_MAX_DIMS];
 	u64 num_present[ABI_NUM_WORDS];
@@ -367,6 +370,15 @@ MAP struct {
 	__type(key, u32);
 	__array(values, struct object_map);
 } objects SEC(".maps");
+
+/* What rules that count have counted: see counted.h. */
+MAP struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct count_key);
+	__type(value, struct counted);
+} counted SEC(".maps");
 
 #define OBJECT_FILTER_WORDS 1024
 

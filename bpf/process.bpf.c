@@ -145,6 +145,8 @@ int BPF_PROG(sched_process_exit__process, struct task_struct *ended)
 	if (!record)
 		return 0;
 	id = record->exec_id;
+	if (image_features() & IMAGE_COUNTS)
+		counted_end(tgid, record->start_time);
 	if (!bpf_map_delete_elem(&processes, &tgid))
 		image_release(id);
 	record_changed(tgid);

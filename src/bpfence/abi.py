@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-ABI_HASH: Final = "1bb308c87c47ccea"
+ABI_HASH: Final = "5b3056a6aa4a7c18"
 """First 8 bytes of the SHA-256 of bpf/abi.h, as hex: compared with the object's at load."""
 
 ABI_VERSION: Final = 2
@@ -32,6 +32,7 @@ ABI_EVENT_WORDS: Final = 4
 ABI_LINEAGE_WORDS: Final = 2
 EV_DONE: Final = 128
 EV_SENSOR: Final = 192
+COUNTERS: Final = 16
 FORK_LEVELS: Final = 8
 NAMESPACES: Final = 10
 RING_PARAMS: Final = 6
@@ -70,10 +71,22 @@ DIM_LINEAGE: Final = 6
 DIM_ANCESTORS: Final = 7
 DIM_NUMBERS: Final = 8
 DIM_TEXTS: Final = 9
+DIM_COUNT: Final = 10
+COUNT_NUMBER_MASK: Final = 255
+COUNT_BY_SHIFT: Final = 8
+COUNT_BY_MASK: Final = 255
+COUNT_BY_PROCESS: Final = 1
+COUNT_BY_EXE: Final = 2
+COUNT_BY_USER: Final = 3
+COUNT_BY_CONTAINER: Final = 4
+COUNT_BY_HOST: Final = 5
+COUNT_ONCE: Final = 0x10000
+COUNTED_STEPS: Final = 8
 IMAGE_NEEDS_OBJECTS: Final = 1
 IMAGE_SUBJECT_IDS: Final = 8
 IMAGE_SUBJECT_CGROUP: Final = 16
 IMAGE_FORK_CHANGES: Final = 4
+IMAGE_COUNTS: Final = 64
 IMAGE_DETAILS: Final = 32
 NEEDED_OPEN: Final = 0
 NEEDED_PERMISSION: Final = 1
@@ -155,7 +168,8 @@ CAUSE_LINEAGE: Final = 4
 CAUSE_PATH: Final = 8
 CAUSE_VALUE: Final = 16
 CAUSE_TABLE: Final = 32
-CAUSES: Final = 6
+CAUSE_COUNT: Final = 64
+CAUSES: Final = 7
 STRING_LENGTH_SHIFT: Final = 16
 STRING_SLOT_MASK: Final = 65535
 TOLD_REFUSED_MEMORY: Final = 256
@@ -355,6 +369,8 @@ NUM_CAPS_CHANGED: Final = 181
 NUM_CAPS_PERMITTED_CHANGED: Final = 182
 NUM_CAPS_INHERITABLE_CHANGED: Final = 183
 NUM_NET_STATE: Final = 184
+NUM_COUNT_0: Final = 185
+NUM_COUNT_LAST: Final = 200
 
 # enum str_slot
 STR_PROCESS_EXE: Final = 0
@@ -469,18 +485,20 @@ CNT_UNCERTAIN_LINEAGE: Final = 17
 CNT_UNCERTAIN_PATH: Final = 18
 CNT_UNCERTAIN_VALUE: Final = 19
 CNT_UNCERTAIN_TABLE: Final = 20
-CNT_REFUSED_MEMORY: Final = 21
-CNT_REFUSED_RECORD: Final = 22
-CNT_REFUSED_LINEAGE: Final = 23
-CNT_REFUSED_PATH: Final = 24
-CNT_REFUSED_VALUE: Final = 25
-CNT_REFUSED_TABLE: Final = 26
-CNT_UNCERTAIN_ENGINE: Final = 27
-CNT_REFUSED_ENGINE: Final = 28
-CNT_RETURNS_MISSED: Final = 29
-CNT_SIGNALS_SENT: Final = 30
-CNT_SIGNALS_REFUSED: Final = 31
-CNT_MAX: Final = 32
+CNT_UNCERTAIN_COUNT: Final = 21
+CNT_REFUSED_MEMORY: Final = 22
+CNT_REFUSED_RECORD: Final = 23
+CNT_REFUSED_LINEAGE: Final = 24
+CNT_REFUSED_PATH: Final = 25
+CNT_REFUSED_VALUE: Final = 26
+CNT_REFUSED_TABLE: Final = 27
+CNT_REFUSED_COUNT: Final = 28
+CNT_UNCERTAIN_ENGINE: Final = 29
+CNT_REFUSED_ENGINE: Final = 30
+CNT_RETURNS_MISSED: Final = 31
+CNT_SIGNALS_SENT: Final = 32
+CNT_SIGNALS_REFUSED: Final = 33
+CNT_MAX: Final = 34
 
 EVENT_ID: Final[dict[str, int]] = {
     "EV_NONE": 0,
@@ -675,6 +693,8 @@ NUM_SLOT: Final[dict[str, int]] = {
     "NUM_CAPS_PERMITTED_CHANGED": 182,
     "NUM_CAPS_INHERITABLE_CHANGED": 183,
     "NUM_NET_STATE": 184,
+    "NUM_COUNT_0": 185,
+    "NUM_COUNT_LAST": 200,
 }
 
 STR_SLOT: Final[dict[str, int]] = {
@@ -795,18 +815,20 @@ COUNTER_ID: Final[dict[str, int]] = {
     "CNT_UNCERTAIN_PATH": 18,
     "CNT_UNCERTAIN_VALUE": 19,
     "CNT_UNCERTAIN_TABLE": 20,
-    "CNT_REFUSED_MEMORY": 21,
-    "CNT_REFUSED_RECORD": 22,
-    "CNT_REFUSED_LINEAGE": 23,
-    "CNT_REFUSED_PATH": 24,
-    "CNT_REFUSED_VALUE": 25,
-    "CNT_REFUSED_TABLE": 26,
-    "CNT_UNCERTAIN_ENGINE": 27,
-    "CNT_REFUSED_ENGINE": 28,
-    "CNT_RETURNS_MISSED": 29,
-    "CNT_SIGNALS_SENT": 30,
-    "CNT_SIGNALS_REFUSED": 31,
-    "CNT_MAX": 32,
+    "CNT_UNCERTAIN_COUNT": 21,
+    "CNT_REFUSED_MEMORY": 22,
+    "CNT_REFUSED_RECORD": 23,
+    "CNT_REFUSED_LINEAGE": 24,
+    "CNT_REFUSED_PATH": 25,
+    "CNT_REFUSED_VALUE": 26,
+    "CNT_REFUSED_TABLE": 27,
+    "CNT_REFUSED_COUNT": 28,
+    "CNT_UNCERTAIN_ENGINE": 29,
+    "CNT_REFUSED_ENGINE": 30,
+    "CNT_RETURNS_MISSED": 31,
+    "CNT_SIGNALS_SENT": 32,
+    "CNT_SIGNALS_REFUSED": 33,
+    "CNT_MAX": 34,
 }
 
 CONSTANTS: Final[dict[str, int]] = {
@@ -829,9 +851,9 @@ ANCESTOR_OFFSETS: Final[dict[str, int]] = {
     "pid": 8,
 }
 
-IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2I2I2I4II256s"
+IMAGE_HEADER_FORMAT: Final = "<IIIIIIIIIIII8IIIII8I8I8I8I2I2I2I2I2I2I4II256s"
 IMAGE_HEADER_STRUCT: Final = struct.Struct(IMAGE_HEADER_FORMAT)
-IMAGE_HEADER_SIZE: Final = 540
+IMAGE_HEADER_SIZE: Final = 548
 IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "magic": 0,
     "abi": 4,
@@ -859,9 +881,10 @@ IMAGE_HEADER_OFFSETS: Final[dict[str, int]] = {
     "addressed": 240,
     "named": 248,
     "steady": 256,
-    "needed": 264,
-    "n_columns": 280,
-    "column": 284,
+    "counts": 264,
+    "needed": 272,
+    "n_columns": 288,
+    "column": 292,
 }
 
 IMAGE_DIM_FORMAT: Final = "<IIIIIIII"
@@ -1106,6 +1129,25 @@ EVENT_HEADER_OFFSETS: Final[dict[str, int]] = {
     "net_ns": 112,
     "user_ns": 116,
     "comm": 120,
+}
+
+COUNT_KEY_FORMAT: Final = "<QQQ"
+COUNT_KEY_STRUCT: Final = struct.Struct(COUNT_KEY_FORMAT)
+COUNT_KEY_SIZE: Final = 24
+COUNT_KEY_OFFSETS: Final[dict[str, int]] = {
+    "rule": 0,
+    "one": 8,
+    "other": 16,
+}
+
+COUNTED_FORMAT: Final = "<Q8QQQ"
+COUNTED_STRUCT: Final = struct.Struct(COUNTED_FORMAT)
+COUNTED_SIZE: Final = 88
+COUNTED_OFFSETS: Final[dict[str, int]] = {
+    "total": 0,
+    "mark": 8,
+    "told": 72,
+    "ends": 80,
 }
 
 OBJECT_KEY_FORMAT: Final = "<QQQ"

@@ -14,12 +14,29 @@ absent where nobody has told of one.
 from __future__ import annotations
 
 import ipaddress
+from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Union
 
 from bpfence import glob
 from bpfence.fields import CONTAINER, KERNEL_FIELDS, Kind
-from bpfence.policy import COMPARISONS, DEFAULT_RULE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, with_doubts
+from bpfence.policy import (
+    COMPARISONS,
+    DEFAULT_RULE,
+    STEPS,
+    Action,
+    And,
+    Atom,
+    Condition,
+    Event,
+    Not,
+    Op,
+    Or,
+    Policy,
+    PolicySet,
+    Rule,
+    with_doubts,
+)
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -48,6 +65,49 @@ class Verdict(NamedTuple):
     signals: tuple[int, ...] = ()
 
 
+class Counts:
+    """What the rules of one policy set have counted, event after event. The events' times, ns of one clock, do not go back.
+
+    The clock is cut into steps of an eighth of a rule's window; what counts are the events of the last eight steps, the event's own
+    included. So all that is counted has happened within the window, and of what has, only what is older than seven steps may be left out.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[tuple[str, str, str, object], deque[int]] = {}
+        self._told: dict[tuple[str, str, str, object], int] = {}
+
+    def reached(self, policy: Policy, rule: Rule, event: Event, time: int, *, once: bool) -> bool:
+        """Counts an event that a rule's condition holds of, and says whether the rule acts on it; `once`: on one in a window, at most."""
+        threshold = rule.threshold
+        if threshold is None:
+            return True
+        key = policy.name, policy.mode, rule.name, subject(threshold.by, event)
+        step = time // (threshold.within * 1_000_000 // STEPS)
+        steps = self._steps.setdefault(key, deque())
+        steps.append(step)
+        while steps[0] <= step - STEPS:
+            steps.popleft()
+        if len(steps) < threshold.count or (once and step - self._told.get(key, step - STEPS) < STEPS):
+            return False
+        if once:
+            self._told[key] = step
+        return True
+
+
+def subject(by: str, event: Event) -> object:
+    """Whom a rule counts an event for. Two processes of one pid are one here, and two files of one path; not so in the kernel."""
+    match by:
+        case "process":
+            return event.get("process.pid")
+        case "exe":
+            return event.get("process.exe")
+        case "user":
+            return event.get("process.uid")
+        case "container":
+            return event.get("process.cgroup") if event.get(CONTAINER.name) is not None else None
+    return None
+
+
 def holds(condition: Condition, event: Event) -> bool:
     """Whether `condition` is true of `event`."""
     match condition:
@@ -61,14 +121,18 @@ def holds(condition: Condition, event: Event) -> bool:
             return _atom_holds(condition, event)
 
 
-def verdict(policies: PolicySet, event: Event) -> Verdict:
-    """The verdict of a policy set on one event: deny wins over everything; an allow exempts from its own policy's default only."""
+def verdict(policies: PolicySet, event: Event, counts: Counts | None = None, time: int = 0) -> Verdict:
+    """The verdict of a policy set on one event: deny wins over everything; an allow exempts from its own policy's default only.
+
+    `counts`: what has happened before, which the event is added to, at its `time` in ns; None: nothing has.
+    """
+    counts = Counts() if counts is None else counts
     matches: list[Match] = []
     errno = 0
     best = Action.NONE
     signals: set[int] = set()
     for policy in with_doubts(policies).policies:
-        for name, action, code, signal in _policy_matches(policy, event):
+        for name, action, code, signal in _policy_matches(policy, event, counts, time):
             if signal and policy.mode != "audit":
                 signals.add(signal)
             effective = Action.AUDIT if policy.mode == "audit" and action > Action.AUDIT else action
@@ -79,7 +143,12 @@ def verdict(policies: PolicySet, event: Event) -> Verdict:
     return Verdict(best, errno, tuple(matches), tuple(sorted(signals)))
 
 
-def _policy_matches(policy: Policy, event: Event) -> Iterator[tuple[str, Action, int, int]]:
+def tells(rule: Rule, mode: str) -> bool:
+    """Whether a rule of a policy in such a mode blocks nothing, and only tells."""
+    return mode == "audit" or rule.action <= Action.AUDIT
+
+
+def _policy_matches(policy: Policy, event: Event, counts: Counts, time: int) -> Iterator[tuple[str, Action, int, int]]:
     allowed = False
     name = event["event"]
     for rule in policy.rules:
@@ -87,7 +156,7 @@ def _policy_matches(policy: Policy, event: Event) -> Iterator[tuple[str, Action,
             continue
         if rule.action == Action.ALLOW:
             allowed = True
-        elif rule.action != Action.NONE:
+        elif rule.action != Action.NONE and counts.reached(policy, rule, event, time, once=tells(rule, policy.mode)):
             yield rule.name, rule.action, rule.errno, rule.signal
     default = policy.default.get(str(event["event"]), Action.NONE)
     if default > Action.ALLOW and not allowed and holds(policy.scope, event):

@@ -151,6 +151,20 @@ class When(enum.Flag):
     FAILURE = 4
 
 
+class Threshold(msgspec.Struct, frozen=True):
+    """From which event on a rule acts: its `count`th within `within` milliseconds, of events of one subject. `by`: of COUNTED_BY."""
+
+    count: int
+    within: int
+    by: str = "process"
+
+
+COUNTED_BY: Final = ("process", "exe", "user", "container", "host")
+"""What events can be counted by: COUNT_BY_* of bpf/abi.h."""
+STEPS: Final = 8
+"""Steps of a window: COUNTED_STEPS of bpf/abi.h."""
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One rule on one or more events. The dialect has and-ed the scope into `condition` already.
 
@@ -160,7 +174,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     audit; 0: none. `limit` is set on process.fork
     rules; the rule's atoms already test `process.fork.live` against it. What denies or kills is reported when it is DECIDED. `confirm`: the
     dialect that must still confirm in user space what the kernel lets through; "": none. `language`: the dialect that has more to say of a
-    match in its own terms; "": that of `confirm`, or none.
+    match in its own terms; "": that of `confirm`, or none. `threshold`: the rule does nothing before the event that it names.
     """
 
     policy: str
@@ -180,6 +194,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     when: When = When.DECIDED
     confirm: str = ""
     language: str = ""
+    threshold: Threshold | None = None
     location: Location = Location("<none>")
 
     def condition_for(self, event: str) -> Condition:
@@ -187,7 +202,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         return self.conditions.get(event, self.condition)
 
     def matches(self, event: Event) -> bool:
-        """Whether the rule's condition holds; `event["event"]` is the full event name."""
+        """Whether the rule's condition holds, whatever it counts; `event["event"]` is the full event name."""
         from bpfence.evaluate import holds
 
         name = event["event"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfence.evaluate import OBJECT_KEYS, Match, Verdict, holds, verdict
-from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule
+from bpfence.evaluate import OBJECT_KEYS, Counts, Match, Verdict, holds, verdict
+from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Rule, Threshold
 
 T = TRUE
 F = FALSE
@@ -219,3 +219,41 @@ def test_each_comparison_of_two_fields(
     assert not holds(Atom(field, op, other), {field: one})  # type: ignore[dict-item]
     assert not holds(Atom(field, op, other), {other: two})  # type: ignore[dict-item]
     assert holds(Not(Atom(field, op, other)), {field: one, other: None})  # type: ignore[dict-item]
+
+
+def acts_on(times: list[float], threshold: Threshold, action: Action = Action.DENY, mode: str = "enforce") -> list[bool]:
+    """Which of events at these times, in seconds, a rule acts on."""
+    rule = Rule(policy="p", name="r", events=("file.unlink",), action=action, threshold=threshold)
+    policies, counts = PolicySet((Policy(name="p", mode=mode, rules=(rule,)),)), Counts()
+    event: Event = {"event": "file.unlink", "process.pid": 1}
+    return [bool(verdict(policies, event, counts, int(time * 1e9)).matches) for time in times]
+
+
+def test_a_rule_acts_from_the_event_on_that_its_threshold_names() -> None:
+    assert acts_on([0, 0, 0, 0], Threshold(3, 8000)) == [False, False, True, True]
+    assert acts_on([0, 3.5, 7.9], Threshold(3, 8000)) == [False, False, True]
+    assert acts_on([0, 3.5, 8], Threshold(3, 8000)) == [False, False, False]
+    assert acts_on([0.9, 4, 8], Threshold(3, 8000)) == [False, False, False], "the first is of a step that is over"
+    assert acts_on([0, 0, 0, 7, 14.5, 21], Threshold(3, 8000)) == [False, False, True, True, False, False]
+
+
+def test_a_rule_that_tells_does_so_once_in_a_window() -> None:
+    for action, mode in ((Action.AUDIT, "enforce"), (Action.DENY, "audit")):
+        assert acts_on([0, 1, 2, 7.5, 8.5, 9, 10], Threshold(2, 8000), action, mode) == [False, True, False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("by", "one", "other"),
+    [
+        ("process", {"process.pid": 1}, {"process.pid": 2}),
+        ("exe", {"process.exe": "/a"}, {"process.exe": "/b"}),
+        ("user", {"process.uid": 1}, {"process.uid": 2}),
+        ("container", {"process.container": (), "process.cgroup": "/a"}, {"process.cgroup": "/a"}),
+    ],
+)
+def test_each_subject_is_counted_by_itself(by: str, one: Event, other: Event) -> None:
+    rule = Rule(policy="p", name="r", events=("file.unlink",), action=Action.DENY, threshold=Threshold(2, 1000, by))
+    policies, counts = PolicySet((Policy(name="p", rules=(rule,)),)), Counts()
+    answers = [verdict(policies, {"event": "file.unlink", **event}, counts).errno for event in (one, other, one, other)]
+    assert answers == [0, 0, 1, 1]
+    assert verdict(policies, {"event": "file.unlink", **one}).errno == 0, "without what happened before it is the first"

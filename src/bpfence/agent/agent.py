@@ -755,6 +755,7 @@ class Agent:
         self._loss.due = now + QUIET_SECONDS
         self._save_counts()
         self._report_loss()
+        self.life.engine.forget_counted()
 
     def _save_counts(self) -> None:
         self._counts.dropped(self.outputs.lost_lines())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 import tempfile
@@ -107,13 +108,13 @@ def generation(number: int, compiled: Compiled, since: int = 0, before: tuple[Co
     """
     known = {} if before is None else {id(rule): made for rule, made in zip(before[0].rules, before[1].rules, strict=True)}
 
-    def about(rule: Rule, mode: str) -> RuleInfo:
-        found = known.get(id(rule))
-        return found if found is not None and found.mode == mode else rule_info(rule, mode)
+    def about(rule: Rule, mode: str, number: int) -> RuleInfo:
+        found, counter = known.get(id(rule)), compiled.counters.get(number, 0)
+        return found if found is not None and (found.mode, found.counter) == (mode, counter) else rule_info(rule, mode, counter)
 
     return Generation(
         number,
-        tuple(map(about, compiled.rules, compiled.modes)),
+        tuple(map(about, compiled.rules, compiled.modes, itertools.count())),
         tuple(LeafMeaning(tuple(verdict.rules), verdict.uncertain) for verdict in compiled.verdicts),
         tuple(escape(path) for path in compiled.objects),
         since=since,

@@ -152,7 +152,7 @@ def native_policies(
     return with_facts(Loaded(PolicySet(), rules, diagnostics), mode, scope, NO_FACTS).policies, diagnostics
 
 
-TOO_MUCH: Final = frozenset(("too-large", "pattern-too-large", "too-many-dimensions", "too-many-bits"))
+TOO_MUCH: Final = frozenset(("too-large", "pattern-too-large", "too-many-dimensions", "too-many-bits", "too-many-counters"))
 """Codes of what the kernel's tables have no room for."""
 
 

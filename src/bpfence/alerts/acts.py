@@ -51,8 +51,8 @@ class Acts:
         self._told.clear()
 
     def is_new(self, seen: Observation, rule: RuleInfo) -> bool:
-        """Whether a match tells something new."""
-        return rule.action is not _AUDIT or _TOLD_ONCE.isdisjoint(rule.events) or self._is_new(seen, rule)
+        """Whether a match tells something new. What counts has been told less often by the kernel, and need not be the first use."""
+        return rule.action is not _AUDIT or rule.threshold is not None or _TOLD_ONCE.isdisjoint(rule.events) or self._is_new(seen, rule)
 
     def _is_new(self, seen: Observation, rule: RuleInfo) -> bool:
         record = seen.record

@@ -27,7 +27,7 @@ from bpfence.events.records import KernelEvent, own_field, own_slots
 from bpfence.events.source import Observation
 from bpfence.events.values import escape, grouped, phrase, printable
 from bpfence.fields import FIELD_BY_NAME
-from bpfence.policy import Action, Rule, Value, When
+from bpfence.policy import Action, Rule, Threshold, Value, When
 
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
 ABSENT: Final = "<none>"
@@ -55,6 +55,8 @@ class RuleInfo(msgspec.Struct, frozen=True):
     events: tuple[str, ...] = ()
     language: str = ""
     signal: int = 0
+    threshold: Threshold | None = None
+    counter: int = 0  # of a rule with a threshold: NUM_COUNT_0 + counter of a record is how many events it has counted
 
     @property
     def key(self) -> tuple[str, str]:
@@ -62,7 +64,7 @@ class RuleInfo(msgspec.Struct, frozen=True):
         return self.policy, self.rule
 
 
-def rule_info(rule: Rule, mode: str) -> RuleInfo:
+def rule_info(rule: Rule, mode: str, counter: int = 0) -> RuleInfo:
     """The part of a rule that alerts need. The mode comes from the compiler, beside the rule; it may already have lowered the action by
     it."""
     action = Action.AUDIT if mode == "audit" and rule.action > Action.AUDIT else rule.action
@@ -82,6 +84,8 @@ def rule_info(rule: Rule, mode: str) -> RuleInfo:
         events=rule.events,
         language=rule.language,
         signal=0 if mode == "audit" else rule.signal,
+        threshold=rule.threshold,
+        counter=counter,
     )
 
 
@@ -108,6 +112,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     message: str
     errno: str | None
+    count: dict[str, Any] | UnsetType = UNSET  # of a rule that counts: how many, within which time, of whom
     seq: int
     host: str
     process: dict[str, Any] | Process | None
@@ -320,6 +325,7 @@ class Composer:
             causes=causes or UNSET,
             may_match=tuple(escape(f"{other.policy}/{other.rule}") for other in others) or UNSET,
             message=_bounded(text + doubt(causes, len(others)) if uncertain else text),
+            count=counted(rule, seen, common["container"]),
             dialect=UNSET if said is None else {said.dialect: said.details},
             **common,
         )
@@ -373,6 +379,25 @@ def _sent(rule: RuleInfo, seen: Observation) -> str | UnsetType:
     return "refused" if rule.signal and not seen.flags & abi.EVENT_UNCERTAIN else UNSET
 
 
+def counted(rule: RuleInfo, seen: Observation, container: Mapping[str, Any] | None) -> dict[str, Any] | UnsetType:
+    """What an alert says of a rule that counts: `events` are those that count with this one, and absent where it could not be counted."""
+    threshold = rule.threshold
+    if threshold is None:
+        return UNSET
+    found = seen.record.number(abi.NUM_COUNT_0 + rule.counter, 0) if seen.record is not None else 0
+    key: Any = None
+    if threshold.by == "container":
+        key = (container or {}).get("id")
+    elif threshold.by in _COUNTED_BY:
+        key = seen.fields.get(_COUNTED_BY[threshold.by])
+    said = escape(key) if isinstance(key, (str, bytes)) else key
+    told = {"events": found} if found else {}
+    return {**told, "threshold": threshold.count, "within": f"{threshold.within / 1000:g}s", "by": threshold.by, "key": said}
+
+
+_COUNTED_BY: Final = {"process": "process.pid", "exe": "process.exe", "user": "process.uid"}
+
+
 def doubted(rule: RuleInfo, seen: Observation) -> bool:
     """Whether a rule that kills has killed nobody, because a sensor could not read what it asks for."""
     return rule.action is Action.KILL and seen.action == Action.AUDIT and bool(seen.flags & abi.EVENT_UNCERTAIN)
@@ -389,6 +414,7 @@ CAUSE_WORDS: Final = {
     "path": "the path is too long, or has no name in the process's mount namespace",
     "value": "a value is longer than what is kept, or could not be read",
     "table": "the tables contradict themselves, which is a bug",
+    "count": "there was no room to count the events of its subject",
 }  # fmt: skip
 
 

@@ -111,7 +111,13 @@ class LineWriter:
 
     def _rendered(self, seen: Observation, rule: RuleInfo, subject: Subject, said: Said | None, number: int) -> bytes | None:
         record = seen.record
-        if rule.signal or record is None or (seen.flags & abi.EVENT_KILL_REFUSED and rule.action is Action.KILL) or doubted(rule, seen):
+        if (
+            rule.signal
+            or record is None
+            or rule.threshold is not None
+            or (seen.flags & abi.EVENT_KILL_REFUSED and rule.action is Action.KILL)
+            or doubted(rule, seen)
+        ):
             return None
         blocked = seen.error if seen.action >= _DENY and rule.action >= _DENY else 0
         template = "" if said is not None else rule.message or default_message(seen.event, record)

@@ -79,6 +79,7 @@ _CAUSES: Final = {
     "memory": "no memory was free for the decision", "record": "the kernel had no record of the process",
     "lineage": "its ancestors were not all known",
     "path": "a path could not be found out", "value": "a value could not be read", "table": "a table could not be read",
+    "count": "there was no room to count for a rule, or it was not known whom for",
     "engine": "the program of the hook was without the shared decision engine",
 }  # fmt: skip
 COUNTERS: Final = {

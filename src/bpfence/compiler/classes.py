@@ -23,7 +23,7 @@ from bpfence.compiler.determinise import Automaton, TooManyStates
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.fields import FIELD_BY_NAME, KERNEL_FIELDS, Field, Kind
 from bpfence.glob import GlobError
-from bpfence.policy import COMPARISONS, Atom, Op
+from bpfence.policy import COMPARISONS, COUNTED_BY, Atom, Op
 
 MAX_LINEAGE: Final = 64 * abi.ABI_LINEAGE_WORDS
 MAX_NAMES: Final = 64
@@ -59,15 +59,26 @@ class Pair(NamedTuple):
     ends: bool = False
 
 
-TestValue = Pattern | Pair | tuple[int, int] | int | frozenset[str] | frozenset[Pattern] | None
+class Counter(NamedTuple):
+    """What a rule counts: the rule, by a number of 64 bits that is the same whenever the policies are compiled; from how many events on
+    within how many milliseconds, by which of COUNT_BY_*, it is enough; and whether that is told once in a window."""
+
+    rule: int
+    events: int
+    within: int
+    by: int
+    once: bool
+
+
+TestValue = Counter | Pattern | Pair | tuple[int, int] | int | frozenset[str] | frozenset[Pattern] | None
 
 
 class Test(NamedTuple):
     """One test as the kernel can make it.
 
     `kind` is DIM_*; `value` is a Pattern (DIM_STRING), inclusive bounds (DIM_RANGE), a mask or the paths of object sets
-    (DIM_BITS), mask and wanted value (DIM_MASKED), None (DIM_PRESENT), a Pair (DIM_NUMBERS, DIM_TEXTS), or the alternatives of a bit of
-    ancestors (DIM_LINEAGE: their executables, DIM_ANCESTORS: their names).
+    (DIM_BITS), mask and wanted value (DIM_MASKED), None (DIM_PRESENT), a Pair (DIM_NUMBERS, DIM_TEXTS), a Counter (DIM_COUNT),
+    or the alternatives of a bit of ancestors (DIM_LINEAGE: their executables, DIM_ANCESTORS: their names).
     """
 
     kind: int
@@ -107,7 +118,8 @@ def _values(pattern: Pattern) -> tuple[str, ...]:
 class Dimension(msgspec.Struct):
     """One column of the diagrams. `joined`: class 0 (uncertain) can really occur.
 
-    Of DIM_NUMBERS and DIM_TEXTS `mask` is the other slot, and `value` 1 where texts are compared from their ends.
+    Of DIM_NUMBERS and DIM_TEXTS `mask` is the other slot, and `value` 1 where texts are compared from their ends. Of DIM_COUNT `mask`
+    is the rule's number, `value` and `slot` are as in struct image_dim.
     """
 
     name: str
@@ -272,6 +284,7 @@ def classify(tests: dict[Test, Use], budget: int | None = None) -> Classificatio
         dimension = _boolean(test, use, bits.get(test, 0), paths)
         drafts.append((_order(dimension, n), dimension, [(test, (2,))]))
     drafts += [(_order(dimension, len(tests)), dimension, truth) for dimension, truth in _pairs(tests)]
+    drafts += [(_order(dimension, n), dimension, [(test, (2,))]) for n, (test, dimension) in enumerate(_counters(tests))]
     drafts.sort(key=lambda draft: draft[0])
     if len(drafts) > abi.ABI_MAX_DIMS:
         last = tests[drafts[-1][2][0][0]]
@@ -323,6 +336,8 @@ def _order(dimension: Dimension, number: int) -> tuple[int, ...]:
     texts that are compared, names of ancestors.
     """
     slot = dimension.slot
+    if dimension.kind == abi.DIM_COUNT:
+        return 2, number
     if dimension.subject:
         if dimension.kind == abi.DIM_LINEAGE:
             return 0, len(SUBJECT_ORDER) + 1, slot, 0, number
@@ -390,7 +405,7 @@ def _too_large(use: Use, pattern: Pattern) -> CompileError:
 
 def _ranges(slot: int, members: Sequence[Test], use: Use) -> tuple[Dimension, list[tuple[Test, tuple[int, ...]]]]:
     """Sorted bounds; segments in which the same tests hold share a class, those in which none holds have class 1."""
-    spans = [test.value for test in members if isinstance(test.value, tuple) and not isinstance(test.value, (Pattern, Pair))]
+    spans = [test.value for test in members if isinstance(test.value, tuple) and not isinstance(test.value, (Pattern, Pair, Counter))]
     starts: dict[int, list[int]] = {0: []}
     ends: dict[int, list[int]] = {}
     for number, (low, high) in enumerate(spans):
@@ -433,6 +448,21 @@ def _pairs(tests: dict[Test, Use]) -> Iterator[tuple[Dimension, list[tuple[Test,
         yield dimension, [(test, pair.wanted) for test, pair in members]
 
 
+def _counters(tests: dict[Test, Use]) -> Iterator[tuple[Test, Dimension]]:
+    """The dimensions of rules that count. CompileError: there are too many."""
+    found = [(test, test.value) for test in tests if isinstance(test.value, Counter)]
+    if len(found) > abi.COUNTERS:
+        what = f"{len(found)} rules count, the kernel has room for {abi.COUNTERS}"
+        hint = "count several events, or values of a field, by one rule"
+        raise CompileError([Diagnostic(tests[found[abi.COUNTERS][0]].location, what, hint, code="too-many-counters")])
+    for number, (test, counter) in enumerate(found):
+        name = f"{counter.events} times in {counter.within / 1000:g}s by {COUNTED_BY[counter.by - 1]}, {tests[test].apart}"
+        dimension = Dimension(name, "", abi.DIM_COUNT, number, False, True, mask=counter.rule)
+        dimension.slot |= counter.by << abi.COUNT_BY_SHIFT | counter.once * abi.COUNT_ONCE
+        dimension.value = counter.events | counter.within * 1000 // abi.COUNTED_STEPS << 32
+        yield test, dimension
+
+
 def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimension:
     field = KERNEL_FIELDS[use.field]
     dimension = Dimension(use.field, use.field, test.kind, test.slot, field.subject, False)
@@ -449,7 +479,7 @@ def _boolean(test: Test, use: Use, bit: int, objects: dict[str, int]) -> Dimensi
     elif value is None:
         dimension.joined = test.slot >= abi.ABI_NUM_SLOTS
         dimension.name = f"{use.field} exists"
-    elif isinstance(value, tuple) and not isinstance(value, (Pattern, Pair)):
+    elif isinstance(value, tuple) and not isinstance(value, (Pattern, Pair, Counter)):
         dimension.mask, dimension.value = value[0], int(value[1])
         dimension.name = f"{use.field}&{dimension.mask:#x}=={dimension.value:#x}"
     return dimension

@@ -34,7 +34,7 @@ from bpfence.compiler.decided import Diagrams as Decided
 from bpfence.compiler.diagram import Builder, Clause, Conditions, Group, Leaf, TooLarge
 from bpfence.compiler.groups import Partition, cost
 from bpfence.compiler.image import VerdictRow, with_generation
-from bpfence.compiler.lowering import Last, Lowered, lower_policies, needed_bits
+from bpfence.compiler.lowering import Last, Lowered, counter_of, lower_policies, needed_bits
 from bpfence.compiler.plan import Family, Planned, late, plan
 from bpfence.compiler.workloads import Class, classes, numbered
 from bpfence.errors import CompileError, Diagnostic, Location
@@ -105,7 +105,7 @@ class Compiled(msgspec.Struct, frozen=True):
     some verdict needs; `unreachable` holds warnings about rules that can never match or have no effect. `widened`: fields of which some
     tests of rules that user space confirms are done by user space alone. `families`: of their rules a verdict has the first that matches;
     `plan.siblings` finds the others. `workloads`: the classes of containers, by their numbers: see `workloads.numbered_classes`.
-    `probes`: the sensors of the policies, each once.
+    `probes`: the sensors of the policies, each once. `counters`: by the number of a rule that counts that of its counter.
     """
 
     image: bytes
@@ -121,6 +121,7 @@ class Compiled(msgspec.Struct, frozen=True):
     families: tuple[Family, ...] = ()
     workloads: tuple[Class, ...] = ()
     probes: tuple[Probe, ...] = ()
+    counters: dict[int, int] = {}
 
 
 def compile_policies(
@@ -181,7 +182,15 @@ def _compile(policies: PolicySet, generation: int, supported_events: Collection[
         (*lowered.warnings, *_unreachable(lowered, planned.clauses, made.verdicts)),
         planned.widened,
         planned.families,
+        counters=dict(_counters(lowered, classification)),
     )
+
+
+def _counters(lowered: Lowered, classification: Classification) -> Iterator[tuple[int, int]]:
+    for number, (rule, mode) in enumerate(zip(lowered.rules, lowered.modes, strict=True)):
+        found = rule.threshold and classification.of_test.get(counter_of(rule, rule.threshold, mode))
+        if found:
+            yield number, classification.dimensions[found[0]].slot & abi.COUNT_NUMBER_MASK
 
 
 @contextmanager
@@ -197,14 +206,18 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _bind(conditions: Conditions, planned: Planned, classification: Classification) -> list[Dimension]:
-    """Gives every test its dimension, and once more one behind all others, for those that are made late: the columns of the diagrams."""
+    """Gives every test its dimension, and once more one behind all others, for those that are made late: the columns of the diagrams. What
+    counts has its own behind these: asking counts, so all else is asked before."""
     nothing: tuple[int, tuple[int, ...]] = (0, ())
     truth = [classification.of_test[entry[0]] if entry else nothing for entry in planned.tests]
     dimensions = classification.dimensions
     can = [d for d, dimension in enumerate(dimensions) if dimension.subject and dimension.kind == abi.DIM_STRING]
-    column = {d: len(dimensions) + n for n, d in enumerate(can)}
+    counting = [d for d, dimension in enumerate(dimensions) if dimension.kind == abi.DIM_COUNT]
+    column = {d: len(dimensions) + n for n, d in enumerate((*can, *counting))}
+    last = {d: column[d] for d in counting}
+    truth = [(last.get(d, d), found) for d, found in truth]
     conditions.bind([*truth, *((column.get(d, d), found) for d, found in truth)])
-    return [*dimensions, *(msgspec.structs.replace(dimensions[d], subject=False, column=d) for d in can)]
+    return [*dimensions, *(msgspec.structs.replace(dimensions[d], subject=False, column=d) for d in (*can, *counting))]
 
 
 class Diagrams(NamedTuple):
@@ -379,6 +392,8 @@ def _features(lowered: Lowered, tests: Iterable[Test], details: bool) -> int:
     for kind, slot, followed in {(test.kind, test.slot, test.kind == abi.DIM_BITS and isinstance(test.value, frozenset)) for test in tests}:
         if followed:
             features |= abi.IMAGE_NEEDS_OBJECTS
+        elif kind == abi.DIM_COUNT:
+            features |= abi.IMAGE_COUNTS
         elif kind in (abi.DIM_ANCESTORS, abi.DIM_NUMBERS, abi.DIM_TEXTS):
             continue  # of no subject diagram
         elif kind == abi.DIM_LINEAGE:

@@ -123,6 +123,7 @@ def pack(
         "roots_ref": [g.roots for g in packed_groups], "concern_ref": [g.concern for g in packed_groups],
         "lasting": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if lasts(dimension)), 2), "n_columns": (n_columns,),
         "opened": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_opened(dimension)), 2),
+        "counts": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if dimension.kind == abi.DIM_COUNT), 2),
         "needed": needed,
         "steady": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_steady(dimension)), 2),
         "addressed": _halves(sum(1 << n for n, dimension in enumerate(dimensions) if is_addressed(dimension)), 2),
@@ -475,6 +476,8 @@ class Walker:
             return abi.CLASS_UNCERTAIN if event.lineage is None else 1 + (event.lineage >> slot & 1)
         if kind == abi.DIM_ANCESTORS:
             return abi.CLASS_UNCERTAIN if event.names is None else 1 + (event.names >> slot & 1)
+        if kind == abi.DIM_COUNT:
+            return 2 if (event.nums.get(abi.NUM_COUNT_0 + (slot & abi.COUNT_NUMBER_MASK), 1) or 0) >= value_low else 1
         if kind == abi.DIM_PRESENT:
             source: Mapping[int, object] = event.nums if slot < abi.ABI_NUM_SLOTS else event.strs
             slot -= 0 if slot < abi.ABI_NUM_SLOTS else abi.ABI_NUM_SLOTS

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
+from hashlib import blake2b
 from mmap import PROT_EXEC, PROT_READ
 from operator import or_
 from typing import Final, NamedTuple
@@ -18,12 +19,29 @@ from bpfence import abi, glob
 from bpfence.compiler import classes
 from bpfence.compiler.automaton import ANY_OF, Pattern
 from bpfence.compiler.cache import CACHED_RULES
-from bpfence.compiler.classes import Test, Unsupported, Use
+from bpfence.compiler.classes import Counter, Test, Unsupported, Use
 from bpfence.compiler.diagram import FALSE, Clause, Conditions
 from bpfence.compiler.image import ANY_NEEDED
 from bpfence.errors import Diagnostic, Location
+from bpfence.evaluate import tells
 from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, applies
-from bpfence.policy import DEFAULT_RULE, Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, When, atoms
+from bpfence.policy import (
+    COUNTED_BY,
+    DEFAULT_RULE,
+    Action,
+    And,
+    Atom,
+    Condition,
+    Not,
+    Op,
+    Or,
+    Policy,
+    PolicySet,
+    Rule,
+    Threshold,
+    When,
+    atoms,
+)
 
 
 class Lowered(NamedTuple):
@@ -180,7 +198,7 @@ def _changed_rules(before: PolicySet, after: PolicySet) -> list[tuple[int, Polic
 
 
 def _kind(rule: Rule) -> tuple[object, ...]:
-    return rule.events, rule.action, rule.when, rule.confirm
+    return rule.events, rule.action, rule.when, rule.confirm, rule.threshold, rule.threshold and rule.name
 
 
 def default_rules(policy: Policy) -> Iterator[Rule]:
@@ -204,6 +222,14 @@ def default_rules(policy: Policy) -> Iterator[Rule]:
             tags=policy.tags,
             location=policy.location,
         )
+
+
+def counter_of(rule: Rule, threshold: Threshold, mode: str) -> Test:
+    """What a rule of a policy in such a mode counts. As long as its name and threshold stay the same, a reload keeps what was counted."""
+    named = "\0".join((rule.policy, mode, rule.name, str(threshold.count), str(threshold.within), threshold.by))
+    number = int.from_bytes(blake2b(named.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+    by = 1 + COUNTED_BY.index(threshold.by)
+    return Test(abi.DIM_COUNT, 0, Counter(number, threshold.count, threshold.within, by, tells(rule, mode)))
 
 
 class _Lowering:
@@ -241,9 +267,11 @@ class _Lowering:
         if (rule.when != When.DECIDED or rule.confirm) and rule.action not in (Action.OBSERVE, Action.AUDIT):
             why = "what user space confirms" if rule.confirm else "what waits for the call's result"
             self.error(f"{why} cannot {rule.action.name.lower()}", "use action: audit")
+        counted = self.counted(policy, rule)
         by_condition: dict[int, int] = {}
         for event, condition in self.by_event(rule, [e for e in rule.events if self.known(rule, e, enforced)]):
             bit = 1 << abi.CONSTANTS[EVENT_BY_NAME[event].id]
+            condition = out.conditions.all_of((condition, *counted))
             by_condition[condition] = by_condition.get(condition, 0) | bit
         if len(out.errors) > errors:
             return
@@ -252,6 +280,19 @@ class _Lowering:
             self.warn(f"rule {rule.name!r} can never match", hint, "unreachable-rule")
         elif rule.action > Action.ALLOW:
             out.clauses.extend(Clause(number, events, c) for c, events in by_condition.items() if c != FALSE)
+
+    def counted(self, policy: Policy, rule: Rule) -> tuple[int, ...]:
+        """The condition that a rule has counted enough; none of a rule that does not count."""
+        threshold = rule.threshold
+        if threshold is None:
+            return ()
+        if rule.confirm or rule.when != When.DECIDED or rule.action < Action.AUDIT:
+            self.error(f"a rule to {rule.action.name.lower()}, or that user space confirms, cannot count", "use audit, deny or kill")
+            return ()
+        test = counter_of(rule, threshold, policy.mode)
+        if test in self.number:
+            self.error("another rule of a policy of that name counts under the same name", "rename one of them")
+        return (self.numbered(test, Use("", rule.location, apart=f"{policy.name}/{rule.name}")),)
 
     def known(self, rule: Rule, event: str, enforced: bool) -> bool:
         """Whether the rule can be decided on the event; otherwise says so."""
@@ -334,10 +375,13 @@ class _Lowering:
             return None
 
     def test(self, test: Test, atom: Atom) -> int:
+        return self.numbered(test, Use(atom.field, self.where, atom.fields[-1]))
+
+    def numbered(self, test: Test, use: Use) -> int:
         number = self.number.get(test)
         if number is None:
             number = self.number[test] = len(self.number)
-            self.out.tests[test] = Use(atom.field, self.where, atom.fields[-1])
+            self.out.tests[test] = use
             self.uses.append(0)
             self.first.append(len(self.out.rules) - 1)
         self.uses[number] += 1

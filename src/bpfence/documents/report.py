@@ -29,6 +29,7 @@ CODES: Final[Mapping[str, str]] = {
     "bad-name": "a name that is not in the field's table",
     "bad-number": "a number or range that cannot be read, or lies outside what the field can hold",
     "bad-rate": "a rate that cannot be read",
+    "bad-threshold": "a number of events or a time that cannot be counted",
     "bad-value": "a value that is not one of the few allowed",
     "cannot-read": "a file that cannot be read",
     "chosen-name": "an exception by a name that everybody can give his program (warning)",

@@ -8,7 +8,9 @@ it is. A recorded line is a line that `jsonl:` has written (kind alert or event)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 import msgspec
@@ -214,12 +216,15 @@ class BadLineError(ValueError):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """One line of a recorded file: the event's fields, and what the line says should happen (any JSON), or None."""
+    """One line of a recorded file: the event's fields, what the line says should happen (any JSON), or None, and when it happened: ns since
+    1970, of a line without a time that of the line before.
+    """
 
     number: int
     fields: dict[str, Value]
     expect: Any = None
     container: Container | None = None
+    time: int = 0
 
 
 class Replay:
@@ -254,6 +259,7 @@ def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 def read_recorded(lines: Iterable[str | bytes]) -> Iterator[Recorded]:
     """Every event of a recorded file, `loss` and `status` lines and empty lines left out. BadLineError where a line cannot be read."""
+    time = 0
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_LINE:
             raise BadLineError(number, f"longer than {MAX_LINE >> 20} MiB")
@@ -270,15 +276,31 @@ def read_recorded(lines: Iterable[str | bytes]) -> Iterator[Recorded]:
         if document.get("kind", "alert") not in ("alert", "event"):
             continue
         try:
+            time = _time_of(document, time)
             for fields in events_from_json(document):
-                yield Recorded(number, fields, document.get("expect"), container_from_json(document))
+                yield Recorded(number, fields, document.get("expect"), container_from_json(document), time)
         except BadValueError as error:
             raise BadLineError(number, str(error)) from None
 
 
+def _time_of(document: Mapping[str, Any], before: int) -> int:
+    """When a recorded line says that it happened, in ns since 1970. BadValueError where that is no time."""
+    text = document.get("time")
+    if text is None:
+        return before
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise BadValueError(f"time is not as RFC 3339 has it: {text!r}") from None
+    if moment.tzinfo is None:
+        raise BadValueError(f"time has no zone: {text!r}")
+    digits = re.search(r"\.([0-9]+)", text)
+    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000_000 + (int(digits.group(1)[:9].ljust(9, "0")) if digits else 0)
+
+
 _NOT_FIELDS: Final = {
     "time", "kind", "policy", "rule", "severity", "tags", "action", "mode", "message", "errno", "seq", "host", "container", "k8s",
-    "would", "uncertain", "expect",
+    "would", "uncertain", "expect", "count",
 }  # fmt: skip
 _PROCESS_KEYS: Final = {"tid", "exec_id", "start_time", "args_truncated"}
 

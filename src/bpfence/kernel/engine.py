@@ -56,6 +56,8 @@ BATCH_BYTES: Final = 1 << 20
 
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
+_ENDS_AT: Final = abi.COUNTED_OFFSETS["ends"]
+COUNTED_AT_ONCE: Final = 4096
 _OBJECT_KEY: Final = abi.OBJECT_KEY_STRUCT
 MAX_OBJECTS: Final = 65536
 """Followed identities of one policy set."""
@@ -210,6 +212,9 @@ class Engine:
         self._sharing = Sharing(features)
         self._attach_asked = False
         self._swapped = False
+        self._counting = False  # the tables in force have rules that count
+        self._may_have_counted = True
+        self._counted: list[bytes] = []  # keys that are to be looked at
         self._closed = False
         self._begun = False
         self._lock = threading.RLock()
@@ -951,6 +956,8 @@ class Engine:
             self._followed = followed
             self._maps["workloads"].delete_many(b"".join(key for key in self._classes() if _U64.unpack(key)[0] not in (workloads or {})))
             self._swapped = True
+            self._counting = bool(_U32.unpack_from(image, abi.IMAGE_HEADER_OFFSETS["features"])[0] & abi.IMAGE_COUNTS)
+            self._may_have_counted |= self._counting
             return generation
 
     def _put_page(self, generation: int, number: int, data: memoryview) -> int:
@@ -1004,6 +1011,20 @@ class Engine:
 
     def _classes(self) -> list[bytes]:
         return self._maps["workloads"].all_keys()
+
+    def forget_counted(self) -> None:
+        """Takes away what rules have counted for those of whom nothing counts any more. It looks at COUNTED_AT_ONCE of them, and at others
+        the next time.
+        """
+        target = self._maps.get("counted")
+        if target is None or not self._may_have_counted:
+            return
+        if not self._counted:
+            self._counted = target.all_keys()
+            self._may_have_counted = self._counting or bool(self._counted)
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        looked_at = [self._counted.pop() for _ in range(min(COUNTED_AT_ONCE, len(self._counted)))]
+        target.delete_many(b"".join(key for key in looked_at if (found := target.get(key)) and _U64.unpack_from(found, _ENDS_AT)[0] < now))
 
     def _put_workloads(self, workloads: Mapping[int, int], generation: int) -> None:
         """Beside the class that the generation in force goes by, which stays. Of containers that are gone from `workloads` too."""

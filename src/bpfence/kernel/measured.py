@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-FILLED: Final = ("processes", "images", "long_exes", "long_args", "objects", "workloads", "frames", "held")
+FILLED: Final = ("processes", "images", "long_exes", "long_args", "objects", "workloads", "frames", "held", "counted")
 """Maps that fill up as a host works, and whose being full costs decisions or records."""
 
 

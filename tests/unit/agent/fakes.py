@@ -154,6 +154,9 @@ class FakeEngine:
     def skipped(self) -> dict[str, int]:
         return self.skips
 
+    def forget_counted(self) -> None:
+        pass
+
     def measured(self) -> Measured | None:
         return self.measures
 

@@ -13,7 +13,7 @@ from bpfence.alerts.acts import OPENS, USES, Acts
 from bpfence.alerts.alert import RuleInfo
 from bpfence.events.records import KernelEvent, decode
 from bpfence.fields import EVENT_BY_NAME, GROUPS
-from bpfence.policy import Action
+from bpfence.policy import Action, Threshold
 from tests.unit.events.samples import observation, record
 
 READ, WRITE, EXEC = abi.ACCESS_READ, abi.ACCESS_WRITE, abi.ACCESS_EXEC
@@ -100,6 +100,12 @@ def test_who_asks_for_every_use_gets_it() -> None:
 def test_denials_are_always_told() -> None:
     sequence = [("file.open", READ), ("file.permission", READ), ("file.permission", READ)]
     assert told(sequence, rule(*GROUPS["file.read"], action=Action.DENY)) == [0, 1, 2]
+
+
+def test_rules_that_count_are_always_told() -> None:
+    reads: list[Any] = [("file.open", READ), ("file.permission", READ), ("file.permission", READ)]
+    given = msgspec.structs.replace(rule(*GROUPS["file.read"]), threshold=Threshold(2, 1000))
+    assert told(reads, given) == [0, 1, 2]
 
 
 def test_rules_do_not_speak_for_each_other() -> None:

@@ -31,9 +31,10 @@ from bpfence.alerts.alert import (
 )
 from bpfence.events.loss import Loss
 from bpfence.events.process import Ancestor, Process
+from bpfence.events.records import KernelEvent, decode
 from bpfence.fields import FIELDS
-from bpfence.policy import Action, Rule
-from tests.unit.events.samples import observation
+from bpfence.policy import Action, Rule, Threshold
+from tests.unit.events.samples import observation, record
 
 RULE = RuleInfo("shadow", "read", "enforce", Action.DENY, Action.DENY, "critical", ("T1003",), "blocked {file.path}")
 PROCESS = Process(
@@ -108,6 +109,18 @@ def test_a_signal_is_told_as_it_went() -> None:
 def test_an_audit_rule_beside_a_deny_has_no_errno() -> None:
     rule = msgspec.structs.replace(RULE, action=Action.AUDIT, declared=Action.AUDIT)
     assert alert(rule)["errno"] is None
+
+
+@pytest.mark.parametrize(("by", "key"), [("process", 412), ("exe", "/usr/bin/cat"), ("user", 0), ("container", None), ("host", None)])
+def test_a_rule_that_counts_tells_how_many_of_whom(by: str, key: object) -> None:
+    rule = Rule(policy="p", name="r", events=("file.open",), action=Action.DENY, threshold=Threshold(100, 10_000, by))
+    counted = decode("decisions", record("file.open", {"NUM_COUNT_0": 7, "NUM_COUNT_LAST": 123}))
+    assert isinstance(counted, KernelEvent)
+    line = alert(rule_info(rule, "enforce", abi.COUNTERS - 1), record=counted, fields={"process.pid": 412})
+    assert line["count"] == {"events": 123, "threshold": 100, "within": "10s", "by": by, "key": key}
+    unknown = alert(rule_info(rule, "enforce", 1), record=counted)
+    assert "events" not in unknown["count"]
+    assert "count" not in alert()
 
 
 def test_uncertain_is_said_only_where_it_is_so() -> None:

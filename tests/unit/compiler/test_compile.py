@@ -12,6 +12,7 @@ import struct
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,25 @@ from bpfence.compiler.compile import Compiled, Limits, compile_policies, with_ge
 from bpfence.compiler.image import Sample, Walker, walk
 from bpfence.errors import CompileError, Location
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.policy import COMPARISONS, TRUE, Action, And, Atom, Condition, Event, Not, Op, Or, Policy, PolicySet, Probe, Rule, Way, When
+from bpfence.policy import (
+    COMPARISONS,
+    TRUE,
+    Action,
+    And,
+    Atom,
+    Condition,
+    Event,
+    Not,
+    Op,
+    Or,
+    Policy,
+    PolicySet,
+    Probe,
+    Rule,
+    Threshold,
+    Way,
+    When,
+)
 from tests.unit.compiler.random_policies import ATOMS, COMPARED, PATHS, events, policy_sets, sample
 
 SETTINGS = settings(deadline=None, max_examples=120)
@@ -61,6 +80,93 @@ def test_walk_agrees_with_the_reference(policies: PolicySet, samples: list[Event
     compiled = compile_policies(policies)
     for event in samples:
         check(policies, compiled, event)
+
+
+@st.composite
+def counting(draw: st.DrawFn) -> PolicySet:
+    """Policies some of whose rules count."""
+    made = []
+    for policy in draw(policy_sets(max_rules=4)).policies:  # at most 12 of the 16 that may count
+        rules = tuple(
+            msgspec.structs.replace(rule, threshold=Threshold(draw(st.integers(2, 4)), 3_600_000, "host"))
+            if rule.action is not Action.ALLOW and draw(st.integers(0, 2))
+            else rule
+            for rule in policy.rules
+        )
+        made.append(msgspec.structs.replace(policy, rules=rules))
+    return PolicySet(tuple(made))
+
+
+def test_counts_as_the_reference_does() -> None:
+    reached = 0
+
+    @settings(deadline=None, max_examples=80)
+    @given(counting(), st.lists(events(), min_size=1, max_size=4))
+    def compare(policies: PolicySet, samples: list[Event]) -> None:
+        nonlocal reached
+        compiled = compile_policies(policies)
+        rule_of = {counter: number for number, counter in compiled.counters.items()}
+        counted = dict.fromkeys(rule_of, 0)
+        counts, walker = evaluate.Counts(), Walker(compiled.image)
+        for event in samples * 3:
+            expected = evaluate.verdict(policies, event, counts)
+            values = sample(compiled, walker, event)
+            number = abi.CONSTANTS[EVENT_BY_NAME[str(event["event"])].id]
+            asked = [step.dimension for one in walker.walk(number, values) for step in one.steps]
+            told: dict[int, int] = {}
+            for counter in {compiled.dims[d].slot & abi.COUNT_NUMBER_MASK for d in asked if compiled.dims[d].kind == abi.DIM_COUNT}:
+                counted[counter] += 1
+                rule, mode = compiled.rules[rule_of[counter]], compiled.modes[rule_of[counter]]
+                assert rule.threshold
+                enough = (
+                    counted[counter] == rule.threshold.count if evaluate.tells(rule, mode) else counted[counter] >= rule.threshold.count
+                )
+                told[abi.NUM_COUNT_0 + counter] = rule.threshold.count if enough else 1
+                reached += enough
+            values = values._replace(nums={**values.nums, **told})
+            again = [step.dimension for one in walker.walk(number, values) for step in one.steps]
+            assert again == asked, "what else is asked depends on what is counted"
+            got = Answer(compiled, walker, str(event["event"]), values)
+            names = [(compiled.rules[n].policy, compiled.rules[n].name) for n in got.rules]
+            assert sorted(names) == sorted((m.policy, m.rule) for m in expected.matches), event
+            assert (got.action, got.errors) == (expected.action, {expected.errno})
+
+    compare()
+    assert reached
+
+
+def test_what_counts_is_asked_behind_exceptions_that_are_made_late() -> None:
+    threshold = Threshold(2, 1000)
+    rules = [
+        Rule(policy="p", name=f"r{n}", events=("file.open",), action=Action.DENY, threshold=threshold if n < 3 else None,
+             condition=And((Atom("file.path", Op.EQUALS, f"/f{n}"), Not(Atom("process.exe", Op.EQUALS, f"/bin/{n}")))))
+        for n in range(40)
+    ]  # fmt: skip
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=tuple(rules)),)))
+    walker = Walker(compiled.image)
+    kinds = []
+    for exe in ("/bin/1", "/bin/2"):
+        event: Event = {"event": "file.open", "file.path": "/f1", "process.exe": exe}
+        [one] = walker.walk(abi.EV_FILE_OPEN, sample(compiled, walker, event))
+        kinds.append([compiled.dims[step.dimension].kind for step in one.steps])
+    assert abi.DIM_COUNT not in kinds[0]
+    assert kinds[1][-1] == abi.DIM_COUNT
+
+
+def test_as_many_rules_count_as_there_are_counters() -> None:
+    def policies(count: int) -> PolicySet:
+        rules = (Rule(policy="p", name=f"r{n}", events=("file.open",), threshold=Threshold(2, 1000)) for n in range(count))
+        return PolicySet((Policy(name="p", rules=tuple(rules)),))
+
+    assert sorted(compile_policies(policies(abi.COUNTERS)).counters.values()) == list(range(abi.COUNTERS))
+    with pytest.raises(CompileError, match="rules count"):
+        compile_policies(policies(abi.COUNTERS + 1))
+
+
+def test_observing_rules_cannot_count() -> None:
+    rule = Rule(policy="p", name="r", events=("file.open",), action=Action.OBSERVE, threshold=Threshold(2, 1000))
+    with pytest.raises(CompileError, match="cannot count"):
+        compile_policies(PolicySet((Policy(name="p", rules=(rule,)),)))
 
 
 def compile_within(policies: PolicySet, limits: Limits) -> Compiled | None:

@@ -303,3 +303,16 @@ def test_what_a_line_says_of_its_container() -> None:
 def test_a_line_that_says_nonsense_of_its_container(said: dict[str, Any]) -> None:
     with pytest.raises(BadLineError, match="container or k8s"):
         list(read_recorded([json.dumps({"event": "exec", **said})]))
+
+
+def test_recorded_lines_have_their_times() -> None:
+    lines = [
+        '{"event":"exec"}',
+        '{"event":"exec","time":"1970-01-01T00:00:01.000000002Z","count":{"events":3}}',
+        '{"event":"exec"}',
+        '{"event":"exec","time":"1970-01-01T01:00:02.5+01:00"}',
+    ]
+    assert [recorded.time for recorded in read_recorded(lines)] == [0, 1_000_000_002, 1_000_000_002, 2_500_000_000]
+    for time in ('"yesterday"', '"1970-01-01T00:00:00"', "7"):
+        with pytest.raises(BadLineError, match="time"):
+            list(read_recorded([f'{{"event":"exec","time":{time}}}']))

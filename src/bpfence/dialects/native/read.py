@@ -34,6 +34,7 @@ from bpfence.fields import EVENT_BY_NAME, FIELD_BY_NAME, GROUPS, Field, Kind, ap
 from bpfence.names import Answer
 from bpfence.policy import (
     CONTAINER_FIELD,
+    COUNTED_BY,
     FALSE,
     TRUE,
     Action,
@@ -48,6 +49,7 @@ from bpfence.policy import (
     Probe,
     Rule,
     Selector,
+    Threshold,
     atoms,
     unknown_too,
 )
@@ -134,6 +136,9 @@ _OF_SENSORS: Final = ("sensor.", "file.", "net.")
 """What names of fields begin with that only arguments of a sensor bring about."""
 _FIELDS_HINT: Final = "docs/fields.md lists the fields"
 _EMPTY_UNLESS: Final = "name what is excepted, or remove it"
+MAX_COUNT: Final = 1_000_000
+MAX_WITHIN: Final = 3600
+"""Seconds."""
 _RATE_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -751,6 +756,7 @@ class _RuleReader:
         body = values.conj((self.followed(checked.body, understood), counted))
         rate, burst = self.rate()
         message = self.message(events) or (self.sensed.message if self.sensed is not None else "")
+        threshold = self.threshold(action)
         errno = self.errno(action)
         severity, tags = self.within.severity(self.entries), self.within.tags(self.entries)
         if self.report.errors > errors or not events or action is None:
@@ -782,9 +788,10 @@ class _RuleReader:
             rate=rate,
             burst=burst,
             limit=limit,
+            threshold=threshold,
             location=self.node.location,
         )
-        if self.within.scope_known:
+        if self.within.scope_known and threshold is None:
             self.within.stops_host(self.node, "the rule", *effects.stopped_by_rule(self.policy, made))
         return made
 
@@ -1020,6 +1027,36 @@ class _RuleReader:
             what = "the scope does not tell which cgroup is counted: each is by itself, and a child cgroup evades the limit"
             self.report.add(node, "limit-without-level", what, f"name one: `{limit} per cgroup at level 2` counts below /a/b", "warning")
         return limit, expand.limited(levels, limit)
+
+    def threshold(self, action: Action | None) -> Threshold | None:
+        """What the rule counts; None where it does not, or there is a mistake."""
+        node = self.value("threshold")
+        if node is None:
+            return None
+        errors = self.report.errors
+        entries = self.within.level(node, schema.Threshold, "threshold")
+        counted = self.within.text(entries["count"][1], "count") if "count" in entries else None
+        within = self.within.text(entries["within"][1], "within") if "within" in entries else None
+        by = self.within.choice(entries["by"][1], "by", COUNTED_BY) if "by" in entries else COUNTED_BY[0]
+        count = int(counted) if counted is not None and counted.isascii() and counted.isdigit() and len(counted) < 9 else 0
+        if counted is not None and not 2 <= count <= MAX_COUNT:
+            what = f"{quoted(counted)} is no number from 2 to {MAX_COUNT}"
+            self.report.add(entries["count"][1], "bad-threshold", what, "a rule without a threshold acts on the first event")
+        seconds = 0
+        if within is not None:
+            known = re.fullmatch(schema.WITHIN_PATTERN, within)
+            seconds = int(within[:-1]) * _RATE_SECONDS[within[-1]] if known else 0
+            if not 1 <= seconds <= MAX_WITHIN:
+                self.report.add(entries["within"][1], "bad-threshold", f"{quoted(within)} is no time from 1s to 1h", "write 10s, 5m or 1h")
+        if "limit" in self.entries:
+            what = "threshold counts events and limit tasks: they cannot stand together"
+            self.report.add(self.entries["limit"][0], "bad-threshold", what, "make two rules of it")
+        if action is not None and action < Action.AUDIT:
+            what = f"a rule to {action.name.lower()} acts on each event"
+            self.report.add(self.entries["threshold"][0], "useless", what, "use it with audit, deny or kill")
+        if self.report.errors > errors or by is None:
+            return None
+        return Threshold(count, 1000 * seconds, by)
 
     def rate(self) -> tuple[float, int]:
         node = self.value("rate")

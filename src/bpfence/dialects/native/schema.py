@@ -24,6 +24,7 @@ CLUSTER_KIND: Final = "ClusterSecurityPolicy"
 """The kind of policies of a whole cluster; in a file it is the same as the other."""
 NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,8}/(s|m|h)$"
+WITHIN_PATTERN: Final = r"^[1-9][0-9]{0,8}(s|m|h)$"
 LIMIT_PATTERN: Final = r"^[1-9][0-9]{0,8}( per cgroup( at level [1-8])?)?$"
 
 YamlScalar = Union[str, int, bool]
@@ -118,6 +119,17 @@ class SensorSpec(Document, rename={"returns": "return"}):
     name: Annotated[str, Meta(description="of a static probe")] = ""
 
 
+class Threshold(Document):
+    """From which event on the rule acts."""
+
+    count: Annotated[int, Meta(description="it acts on this event of those it is about, and on those after it", ge=2, le=1_000_000)]
+    within: Annotated[str, Meta(description="how long an event counts: 10s, 5m, 1h; at most 1h", pattern=WITHIN_PATTERN)]
+    by: Annotated[
+        Literal["process", "exe", "user", "container", "host"],
+        Meta(description="whose events count together: of one process, of one executable file, ..."),
+    ] = "process"
+
+
 class RuleSpec(Document):
     """One rule."""
 
@@ -134,6 +146,7 @@ class RuleSpec(Document):
     rate: Annotated[str, Meta(description="most alerts: 10/s, 100/m, 1000/h", pattern=RATE_PATTERN)] = ""
     follow: Annotated[Literal["", "object"], Meta(description="object: also what the literal paths name, under whatever other name")] = ""
     limit: Annotated[Union[int, str], Meta(description="process.fork only: live tasks: `200 per cgroup [at level 2]`")] = 0
+    threshold: Annotated[Threshold | None, Meta(description="act only where there are many such events: {count: 100, within: 10s}")] = None
 
 
 class Spec(Document):

@@ -101,7 +101,8 @@ class NativeTools(Tools):
         policies = PolicySet(tuple(msgspec.structs.replace(policy, mode=mode or policy.mode) for policy in policy_set.policies))
         from bpfence.events.source import read_recorded  # `check` reads no events
 
-        results = [_tested(policies, recorded) for recorded in read_recorded(lines)]
+        counts = evaluate.Counts()
+        results = [_tested(policies, recorded, counts) for recorded in read_recorded(lines)]
         mismatches = sum(bool(result["mismatch"]) for result in results)
         rows = [(r["line"], r["event"], r["action"], r["errno"] or "", " ".join(r["rules"]), _judged(r)) for r in results]
         notes: list[StyledLine] = [
@@ -334,9 +335,9 @@ def _judged(result: dict[str, Any]) -> tuple[str, str]:
     return "" if result["expected"] is None else "as expected", "green"
 
 
-def _tested(policies: PolicySet, recorded: Recorded) -> dict[str, Any]:
+def _tested(policies: PolicySet, recorded: Recorded, counts: evaluate.Counts) -> dict[str, Any]:
     event = _with_container(policies, recorded.fields, recorded.container)
-    verdict = evaluate.verdict(policies, event)
+    verdict = evaluate.verdict(policies, event, counts, recorded.time)
     errno = errno_module.errorcode.get(verdict.errno, str(verdict.errno)) if verdict.errno else None
     rules = [f"{match.policy}/{match.rule}" for match in verdict.matches]
     mismatch = "" if recorded.expect is None else _mismatch(recorded, verdict.action, errno, rules)

@@ -76,12 +76,17 @@ def _rule(rule: Rule, scope: Condition) -> Iterator[str]:
         yield f"      action: {rule.action.name.lower()}"
         if rule.action == Action.DENY:
             yield f"      errno: {names.name('errno', rule.errno)}"
+        if rule.threshold:
+            within = f"{rule.threshold.within // 1000}s"
+            yield f"      threshold: {{count: {rule.threshold.count}, within: {within}, by: {rule.threshold.by}}}"
         if rule.message:
             yield f"      message: {json.dumps(rule.message)}"
 
 
 def _differs(text: str, policy: Policy) -> str:
     """Why a document does not say what the policy says; "" where it does."""
+    if any(rule.threshold and len(rule.events) > 1 for rule in policy.rules):
+        return "the native format says a rule for each event, and these would count apart"
     policies, diagnostics = load_text(text)
     errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors:
