@@ -502,11 +502,12 @@ static int do_fork(void)
 	return error;
 }
 
+/* The second time nothing is left to wait for. */
 static void *wait_at(void *gate)
 {
 	char byte;
 
-	return read(*(int *)gate, &byte, 1) < 0 ? gate : NULL;
+	return read(*(int *)gate, &byte, 1) < 0 || read(*(int *)gate, &byte, 1) < 0 ? gate : NULL;
 }
 
 /* How many threads of this process sleep. */
