@@ -529,8 +529,10 @@ class Engine:
         fd = self._load_aimed(Choice(program, target, row), sensors.described(probe))
         try:
             self._keep_link(name, libbpf.attach_aimed(fd, probe.number, modify_return=self.flavour == "fmod_ret"))
-        finally:
+        except BaseException:
             os.close(fd)
+            raise
+        self._programs[name] = fd  # what the kernel skips of it is counted
 
     def _load_aimed(self, choice: Choice, what: str) -> int:
         """A descriptor of a program that is loaded for the hook that it is aimed at. KernelError: it does not load."""
