@@ -154,6 +154,10 @@ kubernetes: $(BUILD)/dev.stamp ## an API server with etcd for tests/kubernetes, 
 containerd: $(BUILD)/dev.stamp ## a containerd with NRI for tests/e2e/test_nri.py, fetched once and kept in the cache
 	@$(PYTHON) tools/fetch_containerd.py
 
+.PHONY: kafka
+kafka: $(BUILD)/dev.stamp ## a Kafka broker for tests/e2e/test_kafka.py, fetched by Maven once and kept in the cache
+	@$(PYTHON) tools/fetch_kafka.py
+
 .PHONY: demo
 demo: dev ## real attacks, without and with bpfence; in a guest where this kernel refuses
 	@$(PYTHON) tools/demo.py $(ARGS)

@@ -123,8 +123,8 @@ output_option = click.option(
     metavar="OUTPUT",
     type=click.UNPROCESSED,  # the configuration file says more of an output than a text can
     help="jsonl:PATH, - (JSON lines), rich, falco, falco-text, tetragon, kubearmor, cef, ocsf, auto (the default), unix:PATH,"
-    " syslog:{unix:PATH|udp:HOST:PORT|tcp:…|tls:…}, http://…, https://…, loki:URL, elastic:URL/INDEX, otlp:URL."
-    " Repeatable. See docs/outputs.md.",
+    " syslog:{unix:PATH|udp:HOST:PORT|tcp:…|tls:…}, http://…, https://…, loki:URL, elastic:URL/INDEX, otlp:URL,"
+    " kafka:HOST:PORT/TOPIC. Repeatable. See docs/outputs.md.",
 )
 format_option = click.option(
     "--format",

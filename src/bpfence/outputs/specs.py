@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 KINDS: Final = (
     "auto", "-", "rich", "jsonl:PATH", "falco", "falco-text", "tetragon", "kubearmor", "unix:PATH", "syslog:unix:PATH",
     "syslog:udp:HOST:PORT", "syslog:tcp:HOST:PORT", "syslog:tls:HOST:PORT", "http://…", "https://…", "cef", "ocsf",
-    "loki:URL", "elastic:URL/INDEX", "otlp:URL",
+    "loki:URL", "elastic:URL/INDEX", "otlp:URL", "kafka:HOST:PORT/TOPIC",
 )  # fmt: skip
 FORMATS: Final = ("native", "falco", "falco-text", "tetragon", "kubearmor", "cef", "ocsf")
 FACILITIES: Final = {
@@ -94,6 +94,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     token_file: str = ""
     token_scheme: Literal["", "Bearer", "ApiKey", "Basic"] = ""
     tenant: str = ""
+    key: Literal["", "host", "workload"] = ""
 
 
 class Opened(NamedTuple):
@@ -133,9 +134,9 @@ def check(spec: Spec) -> None:
         ("token-scheme", spec.token_scheme),
     )
     only = {
-        "rotate": (spec.rotate is not None, ("jsonl",)), "tls": (spec.tls is not None, ("syslog:tls", *REQUESTS[1::2])),
+        "rotate": (spec.rotate is not None, ("jsonl",)), "tls": (spec.tls is not None, ("syslog:tls", "kafka", *REQUESTS[1::2])),
         "facility": (bool(spec.facility), ("syslog:unix", "syslog:udp", "syslog:tcp", "syslog:tls")),
-        "tenant": (bool(spec.tenant), ("loki:http", "loki:https")),
+        "key": (bool(spec.key), ("kafka",)), "tenant": (bool(spec.tenant), ("loki:http", "loki:https")),
         **{key: (bool(value), REQUESTS) for key, value in of_requests},
     }  # fmt: skip
     for key, (given, kinds) in only.items():
@@ -162,6 +163,8 @@ def check(spec: Spec) -> None:
         raise UsageError("`token-scheme` goes with `token-file`")
     if not re.fullmatch(r"[!-~]{0,150}", spec.tenant):
         raise UsageError("`tenant` is a word of ASCII")
+    if spec.key == "workload" and any(path.partition(".")[0] in ("container", "k8s", "id", "pod", "namespace") for path in spec.redact):
+        raise UsageError("`key: workload` shows what `redact` leaves out")
     if kind in REQUESTS:
         _check_url(spec, *_store(kind, spec.to))
     if spec.tls is not None and bool(spec.tls.key) and not spec.tls.certificate:
@@ -193,6 +196,8 @@ def _kind(to: str) -> str:
         return f"syslog:{way}" if way in ("udp", "tcp", "tls") and _host_port(place) is not None else ""
     if first in ("jsonl", "unix") and rest:
         return first
+    if first == "kafka":
+        return first if _brokers(rest) else ""
     store = first if first in STORES else ""
     if store or first in ("http", "https"):
         try:
@@ -202,6 +207,13 @@ def _kind(to: str) -> str:
             return ""
         return (f"{store}:{url.scheme}" if store else first) if right else ""
     return to if to in ("-", "auto", "rich", *FORMATS[1:]) else ""
+
+
+def _brokers(text: str) -> tuple[str, str] | None:
+    """The brokers to begin with, as librdkafka takes them, and the topic."""
+    servers, _, topic = text.partition("/")
+    right = all(_host_port(server) for server in servers.split(",")) and re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic)
+    return (servers, topic) if right and topic not in (".", "..") else None
 
 
 def _host_port(text: str) -> tuple[str, int] | None:
@@ -264,6 +276,8 @@ def _elsewhere(spec: Spec, kind: str, form: Form, report: Callable[[str], None])
 
     if kind == "unix":
         return form, Streamed(spec.to, unix(os.path.abspath(place), socket.SOCK_STREAM))
+    if kind == "kafka":
+        return _kafka(spec, form)
     if kind in REQUESTS:
         return _requests(spec, kind, form)
     way, _, place = place.partition(":")
@@ -279,6 +293,22 @@ def _elsewhere(spec: Spec, kind: str, form: Form, report: Callable[[str], None])
         tls = spec.tls or Tls()
         connect = over_tls(connect, _context(tls), tls.name or found[0])
     return form, Streamed(spec.to, connect, counted=True)
+
+
+def _kafka(spec: Spec, form: Form) -> tuple[Form, Place]:
+    from bpfence.outputs.kafka import Kafka, by_host, by_workload
+
+    found = _brokers(spec.to.partition(":")[2])
+    assert found is not None
+    options: dict[str, str] = {}
+    if spec.tls is not None:
+        _context(spec.tls)  # its mistakes are told now
+        if spec.tls.name:
+            raise UsageError("kafka checks certificates for the brokers' own names: leave `name` out")
+        files = {"ssl.ca.location": spec.tls.ca, "ssl.certificate.location": spec.tls.certificate, "ssl.key.location": spec.tls.key}
+        options = {"security.protocol": "ssl", **{name: file for name, file in files.items() if file}}
+    keyed = by_workload if spec.key == "workload" else by_host
+    return keyed(form, host_name()), Kafka(spec.to, *found, lambda: options)
 
 
 def _requests(spec: Spec, kind: str, form: Form) -> tuple[Form, Place]:
