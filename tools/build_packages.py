@@ -41,7 +41,7 @@ DESCRIPTION = """\
 bpfence reads security policies (its own, Falco's rules, Tetragon's and KubeArmor's policies, seccomp profiles), compiles them into
 tables, and lets small eBPF programs allow, report, deny or kill inside the kernel."""
 HOMEPAGE = "https://bpfence.io"
-MAINTAINER = "The bpfence developers <packages@bpfence.io>"
+MAINTAINER = "The bpfence developers"
 COMMAND = f"""\
 #!/usr/bin/python{PYTHON} -I
 import sys
