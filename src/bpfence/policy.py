@@ -366,10 +366,13 @@ def with_doubts(policies: PolicySet) -> PolicySet:
 def _doubted(policy: Policy) -> Policy:
     known: dict[int, Condition] = {}
     outside = Not(policy.scope)
+    of_scope = set(_conjuncts(policy.scope))
 
     def doubted(condition: Condition) -> Condition:
         if id(condition) not in known:
-            known[id(condition)] = And((outside, turned(condition, policy.doubt)))
+            # A rule may ask for containers by itself: then it is in doubt where it does not surely hold, wherever the scope does.
+            within = of_scope.issubset(_conjuncts(condition))
+            known[id(condition)] = And((outside if within else Not(condition), turned(condition, policy.doubt)))
         return known[id(condition)]
 
     rules = (
@@ -379,6 +382,10 @@ def _doubted(policy: Policy) -> Policy:
         for rule in policy.rules
     )
     return msgspec.structs.replace(policy, mode="audit", doubt=FALSE, scope=doubted(policy.scope), rules=tuple(rules))
+
+
+def _conjuncts(condition: Condition) -> tuple[Condition, ...]:
+    return condition.parts if isinstance(condition, And) else (condition,)
 
 
 def turned(condition: Condition, untold: Condition) -> Condition:

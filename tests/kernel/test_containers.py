@@ -70,6 +70,23 @@ spec:
   rules:
     - {{name: unknown, on: open, match: {{file.path: {folder}/unknown}}, action: deny}}
 """
+TRACING: Final = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {{name: by-workload}}
+spec:
+  kprobes:
+    - call: security_file_open
+      syscall: false
+      args: [{{index: 0, type: file}}]
+      selectors:
+        - matchWorkloads: {{podSelector: {{matchLabels: {{tier: front}}}}}}
+          matchArgs: [{{index: 0, operator: Equal, values: ["{folder}/image"]}}]
+          matchActions: [{{action: Override, argError: -13}}]
+        - matchWorkloads: {{containerSelector: {{matchLabels: {{repo: docker.io/library/nginx}}}}}}
+          matchArgs: [{{index: 0, operator: Equal, values: ["{folder}/image"]}}]
+          matchActions: [{{action: Override, argError: -2}}]
+"""
 
 
 class Reader:
@@ -230,6 +247,26 @@ def test_what_is_said_of_a_container_puts_it_into_scopes_and_out(running: Runnin
     containers.found("test", [])
     with running.agent.life.engine._lock:  # type: ignore[attr-defined]
         assert running.agent.life.engine._maps["workloads"].all_keys() == []  # type: ignore[attr-defined]
+
+
+def test_selectors_of_a_tracing_policy_have_workloads_of_their_own(running: Running) -> None:
+    image, label = running.files / "image", running.files / "label"
+    containers = running.agent.containers
+    running.reload(TRACING.format(folder=running.files))
+    front = container(WEB, image="nginx:1", pod=Pod("web-0", "shop", labels={"tier": "front"}))
+    other = container(CACHE, image="nginx:2", pod=Pod("web-1", "shop", labels={"tier": "back"}))
+    try:
+        with reading(WEB, CACHE) as (web, cache):
+            assert [web.open(image), cache.open(image)] == [0, 0]  # nobody has told of them
+            containers.found("test", [front, other])
+            assert until(lambda: [web.open(image), cache.open(image)] == [13, 2])
+            assert [web.open(label), cache.open(label)] == [0, 0]
+            containers.found("test", [msgspec.structs.replace(front, pod=other.pod), msgspec.structs.replace(other, image="redis:2")])
+            assert until(lambda: [web.open(image), cache.open(image)] == [2, 0])
+        assert image.read_text() == "image"
+    finally:
+        containers.found("test", [])
+        running.reload(POLICIES.format(folder=running.files))
 
 
 def test_a_container_that_is_registered_is_known_by_its_first_act(running: Running) -> None:

@@ -180,6 +180,11 @@ SOCKETS_MADE = policy(
         "selectors": [{"matchArgs": [on(1, "Equal", "2")], **BY_TOOL}],
     },
 )  # fmt: skip
+GENERATED = policy(
+    "generated", "kprobes",
+    {"call": "list:made", "selectors": [{"matchBinaries": [{"operator": "In", "values": [f"{WORK}/generated-tool"]}]}]},
+)  # fmt: skip
+GENERATED["spec"]["lists"] = [{"name": "made", "type": "generated_ftrace", "pattern": "^vfs_(fallocate|truncate)$"}]
 NATIVE: dict[str, Any] = {
     "apiVersion": "bpfence.io/v1alpha1", "kind": "SecurityPolicy", "metadata": {"name": "native"},
     "spec": {
@@ -273,7 +278,7 @@ def make_work() -> None:
     for name in ("file", "deadly", "other", "opened", "native", "native-other"):
         (WORK / name).write_bytes(b"x" * 8192)
     (WORK / "native").chmod(0o600)
-    for name in ("tool", "twin", "native-tool"):
+    for name in ("tool", "twin", "native-tool", "generated-tool"):
         (WORK / name).write_bytes(TRIGGER.read_bytes())
         (WORK / name).chmod(0o755)
     RETURNER.write_bytes(TRIGGER.read_bytes())
@@ -300,6 +305,7 @@ def running(probed: dict[str, str], playground: Playground, tmp_path_factory: py
         MADE,
         CROWD,
         SETS,
+        GENERATED,
         NATIVE,
         *STRUCTURES,
         *PRIVILEGES,
@@ -683,6 +689,17 @@ def test_native_rules_on_sensors(sensing: Agent) -> None:
     finally:
         for name in ("native-link", "native-twin"):
             (WORK / name).unlink(missing_ok=True)
+
+
+def test_a_list_of_functions_that_is_generated(sensing: Agent) -> None:
+    def told(tool: str, *words: str) -> list[str]:
+        assert run_act(("exec", f"{WORK}/{tool}", *words), CGROUP_ROOT).result == "ok"
+        return [line["rule"] for line in sensing.settle() if line.get("policy") == "generated"]
+
+    fallocate = ("fd", "rdwr", "fallocate", f"{WORK}/other")
+    assert told("generated-tool", *fallocate) == ["kprobes[0].vfs_fallocate.selectors[0]"]
+    assert told("generated-tool", "truncate", f"{WORK}/other", "4096") == ["kprobes[0].vfs_truncate.selectors[0]"]
+    assert told("twin", *fallocate) == []
 
 
 def test_a_function_that_is_not_there_is_told(sensing: Agent) -> None:

@@ -53,6 +53,13 @@ class TetragonRules(DecidedRules):
         return made
 
 
+def _functions() -> tuple[str, ...]:
+    """The names of this kernel's functions."""
+    from bpfence.kernel.sensors import Hints  # lists that are generated of them are rare
+
+    return Hints().functions
+
+
 class Tetragon:
     """The dialect."""
 
@@ -90,7 +97,7 @@ class Tetragon:
         report = Report(CODES)
         read = read_sources(sources, report)
         refused = Report(CODES)
-        lowered = [lower(policy, refused, monitors=monitors) for policy in read]
+        lowered = [lower(policy, refused, monitors=monitors, functions=_functions) for policy in read]
         sensors = {(one.policy.name, rule): sensor for one in lowered for rule, sensor in one.sensors.items()}
         order = {source.file: n for n, source in enumerate(sources)}
         diagnostics = sorted(

@@ -101,9 +101,7 @@ def test_every_hook_is_documented() -> None:
 
 
 def test_a_policy_that_cannot_be_put_in_force_is_not_loaded(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(
-        text(kprobes=[kprobe(), kprobe(call="list:x", args=[])], lists=[{"name": "x", "type": "generated_ftrace", "pattern": "^k"}])
-    )
+    (tmp_path / "a.yaml").write_text(text(kprobes=[kprobe()], containerSelector={"matchLabels": {"image": "x"}}))
     with pytest.raises(PolicyError) as caught:
         load([str(tmp_path)])
     assert [one.code for one in caught.value.diagnostics] == ["not-supported"]

@@ -7,13 +7,14 @@ conditions. A policy is lowered whole or not at all: what is not supported is an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
+import re2
 
 from bpfence import abi
 from bpfence.conditions.containers import untold
@@ -35,17 +36,19 @@ from bpfence.dialects.tetragon.read.model import (
     Ignore,
     KProbe,
     LsmHook,
+    NamedList,
     Selector,
     Spec,
     Tracepoint,
     TracingPolicy,
     UProbe,
     Usdt,
+    Workloads,
 )
 from bpfence.documents.report import Report
 from bpfence.errors import Location
 from bpfence.fields import EVENT_BY_NAME
-from bpfence.policy import FALSE, TRUE, Action, Atom, Condition, Op, Or, Policy, Probe, Rule, Way, atoms
+from bpfence.policy import FALSE, TRUE, Action, And, Atom, Condition, Op, Or, Policy, Probe, Rule, Way, atoms, turned
 from bpfence.syscalls import table as syscalls
 from bpfence.syscalls.architectures import Arch
 from bpfence.words import quoted
@@ -53,9 +56,14 @@ from bpfence.words import quoted
 LANGUAGE: Final = "tetragon"
 _SEVERITY: Final = {Action.OBSERVE: "info", Action.AUDIT: "high", Action.DENY: "high", Action.KILL: "high"}
 _REFUSED_ACTIONS: Final = {"Set": "arguments are not written yet"}
-_REFUSED_FILTERS: Final = (("match_data", "matchData"), ("match_workloads", "matchWorkloads"))
+_REFUSED_FILTERS: Final = (("match_data", "matchData"),)
 _SENSED: Final = (KProbe, Tracepoint, LsmHook, UProbe, Usdt)
 _SIGKILL: Final = 9
+MAX_GENERATED: Final = 512
+"""How many functions a list of generated_ftrace may have."""
+_PADDING: Final = "__pfx_"
+"""What the names of the room in front of functions begin with, in which nothing runs."""
+_PATTERN_BYTES: Final = 1 << 20
 _COMPAT_CALLS: Final = ("i386/sys_", "__ia32_sys_")
 """What names of calls of the 32-bit table begin with."""
 _EVERY_CALL: Final = "raw_syscalls/sys_enter"
@@ -125,12 +133,17 @@ class Lowered(NamedTuple):
     mode: Mode
 
 
-def lower(policy: TracingPolicy, report: Report, *, monitors: bool | None = None) -> Lowered:
-    """The policy, as far as it could be made. What cannot be put in force is in the report. `monitors`: instead of its `policy-mode`."""
-    lowering = _Lowering(policy, report, monitors)
+Functions = Callable[[], Collection[str]]
+"""Tells the names of this kernel's functions; none where nobody tells them."""
+
+
+def lower(policy: TracingPolicy, report: Report, *, monitors: bool | None = None, functions: Functions = tuple) -> Lowered:
+    """The policy, as far as it could be made. What cannot be put in force is in the report. `monitors`: instead of its `policy-mode`.
+    `functions`: asked where a list is to be generated of them."""
+    lowering = _Lowering(policy, report, monitors, functions)
     made = lowering.run()
     if made.mode is Mode.MONITOR_ONLY and lowering.monitors:
-        enforced = _Lowering(policy, Report(report.codes), False).run()
+        enforced = _Lowering(policy, Report(report.codes), False, functions).run()
         return made if enforced.mode is Mode.MONITOR_ONLY else made._replace(mode=Mode.MONITOR)
     return made
 
@@ -145,8 +158,9 @@ class _Done(NamedTuple):
 
 
 class _Lowering:
-    def __init__(self, policy: TracingPolicy, report: Report, monitors: bool | None) -> None:
+    def __init__(self, policy: TracingPolicy, report: Report, monitors: bool | None, functions: Functions) -> None:
         self.policy = policy
+        self.functions = functions
         self.spec: Spec = policy.spec
         self.report = report
         self.monitors = self.spec.option("policy-mode") == "monitor" if monitors is None else monitors
@@ -156,6 +170,7 @@ class _Lowering:
         self.scope: Condition = TRUE
         self.enforced: frozenset[int] = frozenset()
         """The system calls of the enforcers, by their numbers."""
+        self.workloads: list[Condition] = []
 
     def refuse(self, place: Location, what: str, hint: str = "") -> None:
         self.report.add(place, "not-supported", what, hint)
@@ -169,11 +184,14 @@ class _Lowering:
             for name, one in self._listed(hook):
                 self._hook(section, f"{where}{name}", one)
         place = self.policy.metadata.at("name")
-        selects = any(atom.op is Op.SELECTS for atom in atoms(self.scope))
+        scope = self.scope
+        if any(asked != TRUE for asked in self.workloads):
+            scope = And((scope, Or(tuple(dict.fromkeys(self.workloads)))))  # written out: scopes say which containers are told apart
+        selects = any(atom.op is Op.SELECTS for atom in atoms(scope))
         made = Policy(
             name=self.policy.name,
             severity="info",
-            scope=self.scope,
+            scope=scope,
             doubt=untold() if selects else FALSE,
             rules=tuple(self.rules),
             probes=tuple(self.probes.values()),
@@ -182,10 +200,9 @@ class _Lowering:
         enforces = any(rule.action >= Action.DENY or rule.signal for rule in self.rules)
         return Lowered(made, self.sensors, Mode.ENFORCE if enforces else Mode.MONITOR_ONLY)
 
-    def _scope(self, namespace: str) -> Condition:
-        spec = self.spec
+    def _scope(self, of: Spec | Workloads, namespace: str = "") -> Condition:
         try:
-            return scopes.scope(spec.pod_selector, spec.container_selector, spec.host_selector, namespace)
+            return scopes.scope(of.pod_selector, of.container_selector, of.host_selector, namespace)
         except scopes.UnselectableError as problem:
             self.refuse(problem.place, str(problem), problem.hint)
             return TRUE
@@ -199,7 +216,7 @@ class _Lowering:
         namespace = ""
         if self.policy.kind == kinds.NAMESPACED_KIND:
             namespace = self.policy.metadata.namespace or _DEFAULT_NAMESPACE
-        self.scope = self._scope(namespace)
+        self.scope = self._scope(spec, namespace)
         if spec.loader:
             self.refuse(spec.at("loader"), "loads of libraries are not reported yet", "leave loader out")
         self.enforced = frozenset(number for enforcer in spec.enforcers for number in self._calls(enforcer))
@@ -217,11 +234,34 @@ class _Lowering:
             for call in syscalls.numbers(Arch.X86_64):
                 one = msgspec.structs.replace(hook, call=f"sys_{call}", syscall=True, ignore=Ignore(call_not_found=True))
                 yield f".sys_{call}", one
-        elif found.type not in ("", "syscalls"):
-            self.refuse(hook.at("call"), f"list {quoted(name)} of {found.type} cannot be put in force yet", "write its functions out")
+        elif found.type == "generated_ftrace":
+            for function in self._generated(found):
+                yield f".{function}", msgspec.structs.replace(hook, call=function, syscall=False, ignore=Ignore(call_not_found=True))
         else:
             for function in found.values:
                 yield f".{function}", msgspec.structs.replace(hook, call=function, syscall=found.type == "syscalls")
+
+    def _generated(self, found: NamedList) -> list[str]:
+        """The functions of this kernel that a list is generated of; none, and a finding, where there are none or too many."""
+        options = re2.Options()
+        options.max_mem, options.log_errors = _PATTERN_BYTES, False
+        try:
+            pattern = re2.compile(found.pattern, options)
+        except re2.error:
+            self.report.add(found.at("pattern"), "bad-value", f"{quoted(found.pattern)} is no pattern of RE2", "write one, such as ^ksys_")
+            return []
+        known = self.functions()
+        names = sorted({name for name in known if "." not in name and not name.startswith(_PADDING) and pattern.search(name) is not None})
+        if len(names) > MAX_GENERATED:
+            what = f"pattern {quoted(found.pattern)} is about {len(names)} functions of this kernel, more than {MAX_GENERATED}"
+            self.refuse(found.at("pattern"), what, "make it longer: each function is a sensor")
+            return []
+        if not names:
+            what = (
+                f"this kernel has no function that matches {quoted(found.pattern)}" if known else "this kernel does not tell its functions"
+            )
+            self.report.add(found.at("pattern"), "never-matches", what, "the list is generated again at each load", "warning")
+        return names
 
     def _sensor(self, hook: Hook, *, returns: bool = False) -> Known | None:
         """A hook that a sensor makes an event of; None, and a finding, where none can. `returns`: when the function returns; else one that
@@ -284,7 +324,8 @@ class _Lowering:
             place = f"{where}.selectors[{n}]" if selectors else where
             condition = conj((self._selector(hook, found, selector), self._notified(hook, found, selector)))
             exact = [condition, *map(negation, earlier)]
-            earlier.append(condition)
+            # The next one may not act where this one may be the first that matches.
+            earlier.append(condition if selector.match_workloads is None else turned(condition, untold()))
             if not (late and self._at_call(selector)):
                 exact = [found.also, *exact, *self._returned(hook, selector)]
                 self._rule(section, place, hook, found, selector, conj(exact), shown)
@@ -366,6 +407,9 @@ class _Lowering:
             self.refuse(selector.place, what, "add a filter under matchArgs on argument 0")
         self._constants(hook, found, selector)
         parts: list[Condition] = []
+        workloads = self._scope(selector.match_workloads) if selector.match_workloads is not None else TRUE
+        self.workloads.append(workloads)
+        parts.append(workloads)
         for pids in selector.match_pids:
             parts += self._tried(pids.place, partial(conditions.pids, pids))
         for binaries in selector.match_binaries:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from bpfence.conditions import images
 from bpfence.conditions.containers import inside, untold
 from bpfence.conditions.values import conj, disj, negation
 from bpfence.dialects.tetragon.read.model import HostSelector, LabelExpression, LabelSelector
@@ -23,6 +24,8 @@ NAMESPACE: Final = "k8s:io.kubernetes.pod.namespace"
 """The label of the pod's namespace, which the pod itself does not have."""
 _NAMESPACES: Final = frozenset((NAMESPACE, NAMESPACE.removeprefix("k8s:")))
 _OPERATORS: Final = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
+_OF_CONTAINERS: Final = {"name": "names", "repo": "images"}
+"""Keys of containerSelector, and members of a selector: a pattern of an image without a tag is any image of the repository."""
 _SPECIAL: Final = re.compile(r"([\\*?\[\]{},])")
 _ANY: Final = ("*",)
 
@@ -48,10 +51,13 @@ def scope(pods: LabelSelector | None, containers: LabelSelector | None, host: Ho
         else:
             parts.append(_named(expression, "namespaces"))
     for expression in _expressions(containers):
-        if expression.key != "name":
-            what = f"containers are not selected by {quoted(expression.key)} yet"
-            raise UnselectableError(expression.place, what, "select them by name")
-        parts.append(_named(expression, "names"))
+        if expression.key not in _OF_CONTAINERS:
+            what = f"containers are not selected by {quoted(expression.key)}"
+            raise UnselectableError(expression.place, what, f"select them by {' or '.join(_OF_CONTAINERS)}")
+        if expression.key == "repo":
+            for value in expression.values:
+                _check_repository(expression, value)
+        parts.append(_named(expression, _OF_CONTAINERS[expression.key]))
     whole = Atom(CONTAINER_FIELD, Op.SELECTS, base) if base != Selector() else inside()
     selected = conj((whole, *parts))
     return disj((negation(inside()), selected)) if host is not None else selected
@@ -63,6 +69,14 @@ def _expressions(selector: LabelSelector | None) -> tuple[LabelExpression, ...]:
     place = selector.place
     plain = (LabelExpression(place=place, key=key, operator="In", values=(value,)) for key, value in selector.match_labels.items())
     return (*plain, *selector.match_expressions)
+
+
+def _check_repository(expression: LabelExpression, value: str) -> None:
+    """UnselectableError where a value is no repository of images."""
+    image = images.parse(value)
+    if image is None or image.digest or _SPECIAL.search(value) or images.split(value)[0] != value:
+        what = f"{quoted(value)} is no repository of images"
+        raise UnselectableError(expression.place, what, "write it without tag and digest, such as docker.io/library/nginx")
 
 
 def _label(expression: LabelExpression) -> Label:

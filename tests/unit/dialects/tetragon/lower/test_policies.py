@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bpfence.compiler.compile import compile_policies
 from bpfence.dialects.tetragon.lower.hooks import Reads
-from bpfence.dialects.tetragon.lower.policies import Limit, Lowered, Shown, lower
+from bpfence.dialects.tetragon.lower.policies import MAX_GENERATED, Limit, Lowered, Shown, lower
 from bpfence.dialects.tetragon.read.document import CODES, read_text
 from bpfence.documents.report import Report
 from bpfence.errors import Diagnostic
@@ -182,10 +182,6 @@ def test_selectors_decide_as_the_reference_says(selectors: list[dict[str, Any]])
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    (
-        {"kprobes": [kprobe(call="list:k", args=[])], "lists": [{"name": "k", "type": "generated_ftrace", "pattern": "^k"}]},
-        '"call": "list:k"',
-    ),
     ({"kprobes": [kprobe({**on(0, "Prefix", "/etc/"), **act("Override", argError=-1)}, call="vfs_fallocate")]}, "{"),
     ({"lsmhooks": [{"hook": "inode mkdir"}]}, '"hook": "inode mkdir"'),
     ({"loader": True}, '"loader": true'),
@@ -195,11 +191,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         '"binaryDigests": [',
     ),
     ({"kprobes": [kprobe()], "nodeSelector": {"matchLabels": {"a": "b"}}}, '"nodeSelector": {'),
-    ({"kprobes": [kprobe()], "containerSelector": {"matchLabels": {"repo": "b"}}}, "{"),
+    ({"kprobes": [kprobe()], "containerSelector": {"matchLabels": {"image": "b"}}}, "{"),
     ({"kprobes": [kprobe()], "enforcers": [{"calls": ["x"]}]}, '"calls": ['),
     ({"kprobes": [kprobe(args=[FILE, {"index": 2, "type": "int"}])]}, "{"),
     ({"kprobes": [kprobe(args=[{**FILE, "resolve": "f_inode"}])]}, "{"),
-    ({"kprobes": [kprobe({"matchWorkloads": {}})]}, '"matchWorkloads": {'),
     ({"kprobes": [kprobe({"matchParentBinaries": [{"operator": "In", "values": ["/a"], "followChildren": True}]})]}, "{"),
     ({"kprobes": [kprobe(act("Post", kernelStackTrace=True))]}, '"kernelStackTrace": true'),
     (
@@ -259,6 +254,7 @@ WHOLE = {
     "tracingpolicy__hardlink-override.yaml",
     "tracingpolicy__host-changes__monitor-kernel-modules.yaml",
     "tracingpolicy__killer.yaml",
+    "tracingpolicy__list-generated-ftrace.yaml",
     "tracingpolicy__list-syscalls-tracepoint.yaml",
     "tracingpolicy__list-syscalls.yaml",
     "tracingpolicy__modules-nohost.yaml",
@@ -289,7 +285,7 @@ def test_published_policies_are_in_force_or_refused() -> None:
     for path in corpus():
         for policy in read_text(path.read_text(), path.name)[0]:
             report = Report(CODES)
-            found = lower(policy, report)
+            found = lower(policy, report, functions=lambda: ("ksys_read", "vfs_read"))
             assert all(one.location.file == path.name and one.location.line for one in report.diagnostics)
             if not report.errors:
                 hooks = {f"kprobes[{n}]" for n in range(len(policy.spec.kprobes))} | {
@@ -359,3 +355,34 @@ def test_a_path_that_the_kernel_never_has_is_not_mended() -> None:
         assert lowered(kprobes=[kprobe(on(0, "Equal", value))])[1] == []
     for operator, value in (("Prefix", "/etc/"), ("Prefix", "/etc/."), ("Postfix", "x"), ("SubString", "/")):
         assert lowered(kprobes=[kprobe(on(0, operator, value))])[1] == []
+
+
+def generated(pattern: str, *functions: str) -> tuple[Lowered, list[Diagnostic]]:
+    spec = {"kprobes": [kprobe(call="list:k", args=[])], "lists": [{"name": "k", "type": "generated_ftrace", "pattern": pattern}]}
+    policy, found = read(**spec)
+    assert found == []
+    report = Report(CODES)
+    return lower(policy, report, functions=lambda: functions), report.diagnostics
+
+
+def test_a_list_is_generated_of_the_kernels_functions() -> None:
+    made, told = generated("^ksys_*", "ksys_read", "ksys_write", "ksys_sync.isra.0", "__pfx_ksys_sync", "do_ksys_x", "vfs_read")
+    assert told == []
+    found = {rule.name: probe.place for rule, probe in zip(made.policy.rules, made.policy.probes, strict=True)}
+    assert found == {"kprobes[0].ksys_read": "ksys_read", "kprobes[0].ksys_write": "ksys_write"}
+    assert all(probe.optional and not probe.call for probe in made.policy.probes)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "functions", "code", "said"),
+    [
+        ("^a", ("b",), "never-matches", "no function that matches '^a'"),
+        ("^a", (), "never-matches", "does not tell its functions"),
+        ("(", ("a",), "bad-value", "no pattern of RE2"),
+        (".", tuple(f"f{n}" for n in range(MAX_GENERATED + 1)), "not-supported", f"{MAX_GENERATED + 1} functions"),
+    ],
+)
+def test_a_list_that_cannot_be_generated_is_told(pattern: str, functions: tuple[str, ...], code: str, said: str) -> None:
+    made, told = generated(pattern, *functions)
+    assert (made.policy.probes, [one.code for one in told]) == ((), [code])
+    assert said in told[0].message

@@ -78,6 +78,10 @@ CASES: list[tuple[dict[str, Any], str, list[Container | None]]] = [
     ({"containerSelector": labels(name="side")}, "", [DB]),
     ({"containerSelector": expression("name", "NotIn", "side")}, "", [WEB, OTHER, DOCKER]),
     ({"containerSelector": labels(name="main"), "podSelector": labels(app="web")}, "", [WEB, OTHER]),
+    ({"containerSelector": labels(repo="docker.io/library/nginx")}, "", [WEB, DB, OTHER, DOCKER]),
+    ({"containerSelector": labels(repo="quay.io/nginx")}, "", []),
+    ({"containerSelector": expression("repo", "NotIn", "docker.io/library/redis")}, "", [WEB, DB, OTHER, DOCKER]),
+    ({"containerSelector": expression("repo", "NotIn", "nginx")}, "", []),
     ({"hostSelector": {}}, "", [HOST]),
     ({"hostSelector": {}, "podSelector": labels(app="db")}, "", [DB, HOST]),
 ]
@@ -108,3 +112,48 @@ def test_a_policy_audits_in_containers_that_nobody_has_told_of() -> None:
     assert decided(policy, UNTOLD) is Action.AUDIT
     assert decided(made(), UNTOLD) is Action.DENY
     assert decided(made(hostSelector={}), UNTOLD) is Action.NONE
+
+
+def by_selector(*chosen: dict[str, Any], **selecting: Any) -> Policy:
+    """A policy of which each selector refuses with an error of its own: 2, 3 …"""
+    given = (
+        {**on(0, "Prefix", "/etc/"), "matchWorkloads": one, "matchActions": [{"action": "Override", "argError": -error}]}
+        for error, one in enumerate(chosen, 2)
+    )
+    [policy], found = read_text(json.dumps(document(kprobes=[kprobe(*given)], **selecting)), "p.yaml")
+    report = Report(CODES)
+    lowered = lower(policy, report)
+    assert (found, report.diagnostics) == ([], [])
+    return lowered.policy
+
+
+def test_each_selector_has_workloads_of_its_own() -> None:
+    policy = by_selector({"podSelector": labels(app="web")}, {"containerSelector": labels(name="side")}, {"hostSelector": {}})
+    policies = with_doubts(PolicySet((policy,)))
+    compile_policies(policies)
+    for where, error in ((WEB, 2), (OTHER, 2), (DB, 3), (HOST, 4), (DOCKER, 0)):
+        given: dict[str, Any] = {"event": "file.permission", "process.cgroup": "/system.slice/cron.service", "process.exe": "/bin/x"}
+        if where is not None:
+            given |= {"process.cgroup": where.cgroup, "process.container": tuple(selected(where, selectors(policies)))}
+        found = verdict(policies, {**given, "file.path": "/etc/shadow", "file.memfd": 0, "file.access": 2})
+        assert (found.action, found.errno if error else 0) == (Action.DENY if error else Action.NONE, error), where
+
+
+def test_workloads_of_a_selector_are_within_those_of_the_policy() -> None:
+    policy = by_selector({"podSelector": labels(app="web")}, podSelector=labels(**{OF: "shop"}))
+    assert [decided(policy, where) for where in (WEB, OTHER, DB, HOST)] == [Action.DENY, *[Action.NONE] * 3]
+    assert decided(policy, UNTOLD) is Action.AUDIT
+
+
+def test_who_may_be_of_an_earlier_selector_is_refused_nothing_by_a_later_one() -> None:
+    policy = by_selector({"podSelector": labels(app="web")}, {})
+    assert decided(policy, UNTOLD) is Action.AUDIT
+    assert [decided(policy, where) for where in (WEB, DB, HOST)] == [Action.DENY] * 3
+
+
+@pytest.mark.parametrize("value", ["nginx:1", "nginx@sha256:" + "0" * 32, "ngin*", ""])
+def test_what_is_no_repository_is_told(value: str) -> None:
+    [policy], _ = read_text(json.dumps(document(kprobes=[kprobe()], containerSelector=labels(repo=value))), "p.yaml")
+    report = Report(CODES)
+    lower(policy, report)
+    assert [found.message for found in report.diagnostics] == [f"{value!r} is no repository of images"]
