@@ -18,9 +18,9 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from time import sleep  # by itself: unit tests that run meanwhile put others into modules
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,6 +113,10 @@ class Guest:
                     with self.changed:
                         for nodeid in self.nodeids:
                             self.by_test.pop(nodeid, None)
+            except BaseException as error:
+                self.told.append(f"kernel {self.kernel}: no more of its reports were read: {type(error).__name__}: {error}")
+                self.stop()
+                raise
             finally:
                 with self.changed:
                     self.ended.set()
@@ -151,7 +155,7 @@ class Guest:
                 offset = self._read(reports, offset)
                 if ended:
                     break
-                time.sleep(0.3)
+                sleep(0.3)
         self.code = process.returncode
 
     def _read(self, path: Path, offset: int) -> int:

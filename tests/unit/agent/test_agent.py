@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -582,7 +583,7 @@ def test_records_that_come_soon_after_others_are_read_together(rig: Rig, monkeyp
         rig.now += seconds
         rig.engine.say()
 
-    monkeypatch.setattr(agent_module.time, "sleep", sleep)
+    monkeypatch.setattr(agent_module, "time", SimpleNamespace(**{**vars(time), "sleep": sleep}))
     rig.agent.start()
     for told, pauses in ((1, 0), (3, 1)):
         rig.engine.say()
