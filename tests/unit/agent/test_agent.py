@@ -611,7 +611,7 @@ def test_run_answers_signals(rig: Rig) -> None:
     started = threading.Event()
 
     def until(done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not done() and time.monotonic() < deadline:
             time.sleep(0.005)
 
