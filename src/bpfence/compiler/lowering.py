@@ -198,7 +198,7 @@ def _changed_rules(before: PolicySet, after: PolicySet) -> list[tuple[int, Polic
 
 
 def _kind(rule: Rule) -> tuple[object, ...]:
-    return rule.events, rule.action, rule.when, rule.confirm, rule.threshold, rule.threshold and rule.name
+    return rule.events, rule.action, rule.when, rule.confirm, rule.threshold, rule.threshold and (rule.policy, rule.name)
 
 
 def default_rules(policy: Policy) -> Iterator[Rule]:
