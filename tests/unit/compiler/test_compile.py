@@ -21,16 +21,19 @@ from bpfence import abi, evaluate, glob
 from bpfence.compiler import diagram
 from bpfence.compiler.compile import Compiled, Limits, compile_policies, with_generation
 from bpfence.compiler.image import Sample, Walker, walk
+from bpfence.conditions.containers import untold
 from bpfence.errors import CompileError, Location
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import (
     COMPARISONS,
+    CONTAINER_FIELD,
     TRUE,
     Action,
     And,
     Atom,
     Condition,
     Event,
+    Label,
     Not,
     Op,
     Or,
@@ -38,6 +41,7 @@ from bpfence.policy import (
     PolicySet,
     Probe,
     Rule,
+    Selector,
     Threshold,
     Way,
     When,
@@ -161,6 +165,17 @@ def test_as_many_rules_count_as_there_are_counters() -> None:
     assert sorted(compile_policies(policies(abi.COUNTERS)).counters.values()) == list(range(abi.COUNTERS))
     with pytest.raises(CompileError, match="rules count"):
         compile_policies(policies(abi.COUNTERS + 1))
+
+
+@pytest.mark.parametrize("mode", ["audit", "enforce"])
+def test_a_rule_counts_for_containers_that_may_be_in_its_scope_as_well(mode: str) -> None:
+    scope = Atom(CONTAINER_FIELD, Op.SELECTS, Selector(labels=(Label("app", "in", ("web",)),)))
+    rule = Rule(policy="p", name="r", events=("file.open",), condition=scope, action=Action.DENY, threshold=Threshold(2, 1000))
+    policy = Policy(name="p", mode=mode, scope=scope, doubt=untold(), rules=(rule,))
+    assert set(compile_policies(PolicySet((policy,))).counters.values()) == ({0} if mode == "audit" else {0, 1})
+    other = msgspec.structs.replace(policy, rules=(msgspec.structs.replace(rule, severity="high"),))
+    with pytest.raises(CompileError, match="counts under the same name"):
+        compile_policies(PolicySet((policy, other)))
 
 
 def test_observing_rules_cannot_count() -> None:
