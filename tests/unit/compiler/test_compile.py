@@ -605,6 +605,23 @@ def test_what_a_sensor_could_not_read_kills_nobody(condition: Condition, number:
     assert found(b"x-file", b"/a/b") == read
 
 
+@pytest.mark.parametrize(("event", "uncounted"), [("sensor.kprobe", Action.AUDIT), ("sensor.lsm", Action.KILL), ("file.open", Action.KILL)])
+def test_what_could_not_be_counted_kills_nobody_at_a_sensor_that_cannot_refuse(event: str, uncounted: Action) -> None:
+    threshold = Threshold(3, 1000)
+    rules = (
+        Rule(policy="p", name="kill", events=(event,), action=Action.KILL, threshold=threshold),
+        Rule(policy="p", name="other", events=("sensor.kprobe",), action=Action.KILL, threshold=threshold),
+    )
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=rules),)))
+
+    def found(counted: int | None) -> Action:
+        number = abi.CONSTANTS[EVENT_BY_NAME[event].id]
+        verdicts = walk(compiled.image, number, {abi.NUM_COUNT_0: counted}, {})
+        return max((compiled.verdicts[verdict].action for verdict in verdicts), default=Action.NONE)
+
+    assert [found(counted) for counted in (2, 3, None)] == [Action.NONE, Action.KILL, uncounted]
+
+
 def test_signals_of_all_rules_are_sent_and_those_of_audit_mode_are_not() -> None:
     def policy(name: str, signal: int, condition: Condition, mode: str = "enforce") -> Policy:
         return Policy(
