@@ -135,7 +135,10 @@ def test_counts_as_the_reference_does() -> None:
             assert sorted(names) == sorted((m.policy, m.rule) for m in expected.matches), event
             assert (got.action, got.errors) == (expected.action, {expected.errno})
 
-    compare()
+    for _ in range(9):  # of 80 random examples it may be that none counts enough
+        compare()
+        if reached:
+            break
     assert reached
 
 
