@@ -382,11 +382,15 @@ def known(table: str) -> tuple[str, ...]:
 
 
 _LSM_FUNCTIONS: Final = {
+    **{f"{name}_security": name for name in (
+        "bdev_alloc", "bdev_free", "bpf_map_alloc", "bpf_prog_alloc", "file_alloc", "file_free", "inode_alloc", "inode_free",
+        "msg_msg_alloc", "msg_msg_free", "msg_queue_alloc", "msg_queue_free", "sb_alloc", "sb_free", "sem_alloc", "sem_free", "shm_alloc",
+        "shm_free", "sk_alloc", "sk_clone", "sk_free", "xfrm_policy_alloc", "xfrm_policy_clone", "xfrm_policy_delete", "xfrm_policy_free",
+        "xfrm_state_delete", "xfrm_state_free",
+    )},
     "bprm_check_security": "bprm_check", "cred_prepare": "prepare_creds", "cred_transfer": "transfer_creds",
-    "file_alloc_security": "file_alloc", "file_free_security": "file_free", "inode_alloc_security": "inode_alloc",
-    "inode_free_security": "inode_free", "msg_msg_alloc_security": "msg_msg_alloc", "msg_msg_free_security": "msg_msg_free",
-    "sb_alloc_security": "sb_alloc", "sb_free_security": "sb_free", "settime": "settime64", "sk_alloc_security": "sk_alloc",
-    "sk_free_security": "sk_free", "userns_create": "create_user_ns", "vm_enough_memory": "vm_enough_memory_mm",
+    "sb_free_mnt_opts": "free_mnt_opts", "settime": "settime64", "sk_getsecid": "sk_classify_flow", "socket_sock_rcv_skb": "sock_rcv_skb",
+    "userns_create": "create_user_ns", "vm_enough_memory": "vm_enough_memory_mm",
 }  # fmt: skip
 """LSM hooks whose function is not security_ and their name, and what stands for the name there: security/security.c."""
 LSM_FUNCTION: Final = "security_"

@@ -144,7 +144,12 @@ def test_a_user_database_that_does_not_answer_is_said_so(monkeypatch: pytest.Mon
 
 
 def test_hooks_of_the_lsm_and_their_functions() -> None:
-    for hook, function in (("inode_mkdir", "security_inode_mkdir"), ("userns_create", "security_create_user_ns")):
+    for hook, function in (
+        ("inode_mkdir", "security_inode_mkdir"),
+        ("userns_create", "security_create_user_ns"),
+        ("shm_alloc_security", "security_shm_alloc"),
+        ("socket_sock_rcv_skb", "security_sock_rcv_skb"),
+    ):
         assert (names.lsm_function(hook), names.lsm_hook(function)) == (function, hook)
     assert names.lsm_hook("vfs_mkdir") == ""
 

@@ -57,7 +57,7 @@ from bpfence.agent.loop import Loop
 from bpfence.agent.metrics import InForce, Meter, Metrics
 from bpfence.agent.pipeline import Pipeline
 from bpfence.agent.remake import Made, Remake
-from bpfence.agent.tables import Tables, results, tables
+from bpfence.agent.tables import Tables, results, tables, unrefusing
 from bpfence.alerts.alert import Composer, host_name
 from bpfence.alerts.containers import Belonging
 from bpfence.compiler.compile import Compiled
@@ -644,11 +644,15 @@ class Agent:
         def narrow(policy: Policy) -> Policy:
             return narrowed(policy, modes.get(policy.name, settings.mode), settings.scope)
 
+        unplaced: dict[int, str] = {}
         for _ in range(ATTACH_TRIES):
-            chosen = self._choice.choose(files, narrow, engine.supported_events(), self.containers)
-            if not engine.attach(chosen.compiled.events, results(chosen.compiled), chosen.compiled.probes, again=True):
+            chosen = self._choice.choose(files, narrow, engine.supported_events(), self.containers, unplaced)
+            failed = engine.attach(chosen.compiled.events, results(chosen.compiled), chosen.compiled.probes, again=True)
+            missed = unrefusing(engine.unplaced(), chosen.compiled.probes)
+            if not failed and missed.keys() <= unplaced.keys():
                 break
-            # Some program did not load after all: the policies that cannot do without are refused.
+            # Some program did not load after all, or has no place: the policies that cannot do without are refused.
+            unplaced |= missed
         return chosen
 
     def _put_feed_in_force(self, made: Made, stale: bool) -> None:

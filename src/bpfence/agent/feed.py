@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from bpfence.agent.kept import Kept
@@ -19,10 +20,12 @@ from bpfence.dialects.decided import DecidedRules
 from bpfence.dialects.native.dialect import NATIVE
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.events.values import printable
+from bpfence.fields import EVENT_BY_NAME
 from bpfence.host.links import Links
 from bpfence.policy import Policy, PolicySet
 from bpfence.workloads.registry import Registry
 
+ALL_PLACED: Final[Mapping[int, str]] = MappingProxyType({})
 WHOLE: Final = "there is no room for this policy beside those that are in force"
 
 
@@ -128,9 +131,17 @@ class Choice:
         self._judged: dict[tuple[str, str, frozenset[str]], tuple[bool, tuple[Diagnostic, ...]]] = {}
         self._in_force: Mapping[str, str] = {}
 
-    def choose(self, files: Loaded, narrow: Callable[[Policy], Policy], events: frozenset[str], containers: Registry) -> Chosen:
-        """The policies of files, and of the feed all that can be had with them. `narrow`: as policies of files are narrowed. CompileError
-        where those of files cannot be had."""
+    def choose(
+        self,
+        files: Loaded,
+        narrow: Callable[[Policy], Policy],
+        events: frozenset[str],
+        containers: Registry,
+        unplaced: Mapping[int, str] = ALL_PLACED,
+    ) -> Chosen:
+        """The policies of files, and of the feed all that can be had with them. `narrow`: as policies of files are narrowed. `unplaced`:
+        sensors that are to refuse, by `Probe.number`, and cannot be attached, with reasons. CompileError where those of files cannot be
+        had."""
         names = {policy.name: policy.location for policy in files.policies.policies}
         names |= {name: place for rules in files.rules.values() if isinstance(rules, DecidedRules) for name, place in _places(rules)}
         taken: list[tuple[str, Candidate]] = []
@@ -143,6 +154,8 @@ class Choice:
             for candidate in offer.candidates:
                 key = (offer.key, candidate.version, events)
                 fits, found = judged[key] = self._judged.get(key) or _judge(candidate, events)
+                if fits and (missed := tuple(_missed(candidate, unplaced))):
+                    fits, found = False, missed
                 name = next((name for name in candidate.rules.names() if name in names), None) if fits else None
                 if name is not None:
                     fits, found = False, (_taken(name, candidate.place, names[name]),)
@@ -235,6 +248,17 @@ def _judge(one: Candidate, events: frozenset[str]) -> tuple[bool, tuple[Diagnost
     except Exception as error:
         text = f"{type(error).__name__}: {printable(str(error))[:200]}. This is a fault of bpfence; please report it"
         return False, (Diagnostic(one.place, text),)
+
+
+def _missed(one: Candidate, unplaced: Mapping[int, str]) -> Iterator[Diagnostic]:
+    """What a policy cannot refuse, because a sensor of it cannot be attached."""
+    for policy in one.rules.policies(NO_FACTS) if unplaced else ():
+        for probe in policy.probes:
+            if probe.number in unplaced and EVENT_BY_NAME[probe.way.value].deniable:
+                place = probe.location if probe.location.line else one.place
+                hint = "leave the hook out, or change its action to Post"
+                what = f"policy {policy.name!r} cannot refuse what it is to refuse: {unplaced[probe.number]}"
+                yield Diagnostic(place, what, hint, code="not-enforceable")
 
 
 def _taken(name: str, here: Location, place: Location) -> Diagnostic:

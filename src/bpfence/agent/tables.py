@@ -7,7 +7,7 @@ Called by the agent, at its start, at a reload, and when facts change. Nothing i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from bpfence.agent import follow
@@ -54,6 +54,12 @@ def tables(
 def _place(probe: Probe) -> str:
     """Where a policy asks for a sensor, in front of a message."""
     return f"{probe.location}: " if probe.location.line else ""
+
+
+def unrefusing(reasons: Mapping[int, str], probes: Iterable[Probe]) -> dict[int, str]:
+    """Of the sensors that could not be attached those that are to refuse, by their numbers."""
+    refusing = (probe for probe in probes if EVENT_BY_NAME[probe.way.value].deniable)
+    return {probe.number: reasons[probe.number] for probe in refusing if probe.number in reasons}
 
 
 def results(compiled: Compiled) -> frozenset[str]:
@@ -136,9 +142,10 @@ class Tables:
     def _tell_unplaced(self, compiled: Compiled, policies: PolicySet) -> None:
         """Says which sensors could not be attached, and whose rules are not in force for that. KernelError: one that is to refuse."""
         reasons = self._engine.unplaced() if compiled.probes else {}
+        refusing = unrefusing(reasons, compiled.probes)
         for policy in policies.policies:
             for probe in policy.probes:
-                if probe.number in reasons and EVENT_BY_NAME[probe.way.value].deniable:
+                if probe.number in refusing:
                     what = f"{_place(probe)}policy {quoted(policy.name)} cannot refuse what it is to refuse: {reasons[probe.number]}"
                     raise KernelError(what, missing=probe.place, hint="leave the hook out, or change its action to Post")
         told = []

@@ -308,7 +308,7 @@ def _signals(lowered: Lowered) -> list[int]:
 
 
 def _cautious(lowered: Lowered) -> frozenset[int]:
-    """Rules that kill, or send a signal, at sensors alone which cannot deny: what such a sensor could not read does neither."""
+    """Rules that kill, or send a signal, at sensors alone which cannot deny: what such a sensor could not read or count does neither."""
 
     def of_sensor(event: str) -> bool:
         return EVENT_BY_NAME[event].sensor and not EVENT_BY_NAME[event].deniable
@@ -319,9 +319,12 @@ def _cautious(lowered: Lowered) -> frozenset[int]:
 
 
 def _doubtful(dimensions: Sequence[Dimension]) -> frozenset[int]:
-    """Dimensions over what a sensor may not have been able to read: those with CAUSE_VALUE among what bpf/sensor.bpf.c reads."""
+    """Dimensions over what a sensor may not have been able to read, which are those with CAUSE_VALUE among what bpf/sensor.bpf.c reads,
+    or to count."""
 
     def read(dimension: Dimension) -> bool:
+        if dimension.kind == abi.DIM_COUNT:
+            return True
         texts = dimension.kind in (abi.DIM_STRING, abi.DIM_TEXTS)
         slots = {dimension.slot, *((dimension.mask,) if dimension.kind in (abi.DIM_TEXTS, abi.DIM_NUMBERS) else ())}
         if dimension.kind == abi.DIM_PRESENT and dimension.slot >= abi.ABI_NUM_SLOTS:

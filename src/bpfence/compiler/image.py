@@ -477,7 +477,8 @@ class Walker:
         if kind == abi.DIM_ANCESTORS:
             return abi.CLASS_UNCERTAIN if event.names is None else 1 + (event.names >> slot & 1)
         if kind == abi.DIM_COUNT:
-            return 2 if (event.nums.get(abi.NUM_COUNT_0 + (slot & abi.COUNT_NUMBER_MASK), 1) or 0) >= value_low else 1
+            counted = event.nums.get(abi.NUM_COUNT_0 + (slot & abi.COUNT_NUMBER_MASK), 1)
+            return abi.CLASS_UNCERTAIN if counted is None else 2 if counted >= value_low else 1
         if kind == abi.DIM_PRESENT:
             source: Mapping[int, object] = event.nums if slot < abi.ABI_NUM_SLOTS else event.strs
             slot -= 0 if slot < abi.ABI_NUM_SLOTS else abi.ABI_NUM_SLOTS

@@ -15,6 +15,8 @@ from mmap import PROT_EXEC, PROT_READ
 from operator import or_
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bpfence import abi, glob
 from bpfence.compiler import classes
 from bpfence.compiler.automaton import ANY_OF, Pattern
@@ -198,7 +200,7 @@ def _changed_rules(before: PolicySet, after: PolicySet) -> list[tuple[int, Polic
 
 
 def _kind(rule: Rule) -> tuple[object, ...]:
-    return rule.events, rule.action, rule.when, rule.confirm, rule.threshold, rule.threshold and rule.name
+    return rule.events, rule.action, rule.when, rule.confirm, rule.threshold, rule.threshold and (rule.policy, rule.name)
 
 
 def default_rules(policy: Policy) -> Iterator[Rule]:
@@ -290,7 +292,9 @@ class _Lowering:
             self.error(f"a rule to {rule.action.name.lower()}, or that user space confirms, cannot count", "use audit, deny or kill")
             return ()
         test = counter_of(rule, threshold, policy.mode)
-        if test in self.number:
+        first = self.out.rules[self.first[self.number[test]]] if test in self.number else rule
+        # A policy in audit mode and its doubts (`with_doubts`) are about different containers, and count as one.
+        if msgspec.structs.replace(first, condition=rule.condition, conditions=rule.conditions) != rule:
             self.error("another rule of a policy of that name counts under the same name", "rename one of them")
         return (self.numbered(test, Use("", rule.location, apart=f"{policy.name}/{rule.name}")),)
 

@@ -241,7 +241,8 @@ class _Planner:
             return None
         tested = self.tests[number][0]
         assert isinstance(tested.value, Pattern)
-        return (tested.slot, tested.value.op, clause.events, rest, action, *_told(rule))
+        signal = 0 if self.lowered.modes[clause.rule] == "audit" else rule.signal  # only that of the first is sent
+        return (tested.slot, tested.value.op, clause.events, rest, action, signal, *_told(rule))
 
 
 def _told(rule: Rule) -> tuple[object, ...]:

@@ -612,7 +612,7 @@ class Engine:
             self._remember(kept)
             for program in gone:
                 self._detach(program)
-            if self._sensing:
+            if self._sensing or self._described:
                 self._release_sensors(kept, {probe.number for probe in placed.values()})
             if ENDED not in kept:
                 self._maps["ended_calls"].delete(_U32.pack(0))
@@ -1272,12 +1272,14 @@ def _skips(programs: Mapping[str, int]) -> dict[str, int]:
 
 
 def _programs(links: Mapping[str, int]) -> dict[str, int]:
-    """Descriptors of the programs of links, by name, one of all sensors that share it; nothing where we may not have them (without
-    CAP_SYS_ADMIN)."""
+    """Descriptors of the programs of links, by name, one of all sensors that share it, and of sensors with programs of their own by the
+    names of their links; nothing where we may not have them (without CAP_SYS_ADMIN)."""
     found: dict[str, int] = {}
     try:
         for name, link in links.items():
             program = name.partition(sensors.APART)[0]
+            if program in sensors.PROGRAMS[Way.LSM]:
+                program = name
             try:
                 if program not in found:
                     found[program] = libbpf.program_of(link)

@@ -20,6 +20,7 @@ from bpfence.dialects.kubearmor.dialect import KUBEARMOR, KubeArmorRules
 from bpfence.dialects.kubearmor.options import POSTURE, KubeArmorOptions
 from bpfence.dialects.native.dialect import NativeRules
 from bpfence.dialects.native.read import load_text
+from bpfence.dialects.tetragon.dialect import TETRAGON, TetragonRules
 from bpfence.documents.files import SourceFile
 from bpfence.errors import CompileError, Diagnostic, Location
 from bpfence.evaluate import verdict
@@ -29,6 +30,7 @@ from bpfence.policy import Action, Policy, PolicySet
 from bpfence.workloads.registry import Registry
 from tests.unit.agent.fakes import POLICY, FakeEngine, reloaded, write_policy
 from tests.unit.agent.test_agent import Rig
+from tests.unit.dialects.tetragon.texts import kprobe, text
 
 EVENTS = frozenset(EVENT_BY_NAME)
 
@@ -183,6 +185,30 @@ def test_a_program_that_does_not_load_after_all_costs_the_others_nothing(rigs: C
     rig.agent.start()
     assert rig.feed.versions() == {"bad": "", "good": "/good/**"}
     assert rig.names() == ["guard", "good"]
+
+
+def test_a_sensor_that_is_to_refuse_and_has_no_place_costs_the_others_nothing(rigs: Callable[..., FedRig]) -> None:
+    def offers(*versions: str) -> tuple[Offer, Offer]:
+        refusal = {"matchActions": [{"action": "Override", "argError": -1}]}
+        hooks = [kprobe(refusal, call="security_inode_mkdir", args=[]), kprobe(call="tcp_conect", args=[])]
+        found = TETRAGON.read([SourceFile("p.yaml", text(kprobes=hooks).encode())], None)[0]
+        assert isinstance(found, TetragonRules)
+        made = tuple(Candidate(version, found, found.locations[0], TETRAGON.name) for version in versions)
+        return Offer("bad", made), offer("good", "/good/**")
+
+    rig = rigs(*offers("1"))
+    rig.engine.no_place = {"inode_mkdir": "this kernel has no LSM hook inode_mkdir", "tcp_conect": "no such function"}
+    rig.agent.start()
+    assert rig.feed.versions() == {"bad": "", "good": "/good/**"}
+    [found] = rig.feed.outcomes[-1]["bad"].errors["1"]
+    assert "cannot refuse what it is to refuse: this kernel has no LSM hook" in found.message
+    assert rig.names() == ["guard", "good"]
+    rig.agent.step(0)
+    rig.change(*offers("2"))
+    assert rig.feed.versions() == {"bad": "", "good": "/good/**"}
+    rig.engine.no_place = {"tcp_conect": "no such function"}
+    rig.change(*offers("3"))
+    assert rig.feed.versions() == {"bad": "3", "good": "/good/**"}
 
 
 def test_a_name_that_a_file_has_is_refused(rigs: Callable[..., FedRig]) -> None:

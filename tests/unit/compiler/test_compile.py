@@ -21,16 +21,19 @@ from bpfence import abi, evaluate, glob
 from bpfence.compiler import diagram
 from bpfence.compiler.compile import Compiled, Limits, compile_policies, with_generation
 from bpfence.compiler.image import Sample, Walker, walk
+from bpfence.conditions.containers import untold
 from bpfence.errors import CompileError, Location
 from bpfence.fields import EVENT_BY_NAME
 from bpfence.policy import (
     COMPARISONS,
+    CONTAINER_FIELD,
     TRUE,
     Action,
     And,
     Atom,
     Condition,
     Event,
+    Label,
     Not,
     Op,
     Or,
@@ -38,6 +41,7 @@ from bpfence.policy import (
     PolicySet,
     Probe,
     Rule,
+    Selector,
     Threshold,
     Way,
     When,
@@ -131,7 +135,10 @@ def test_counts_as_the_reference_does() -> None:
             assert sorted(names) == sorted((m.policy, m.rule) for m in expected.matches), event
             assert (got.action, got.errors) == (expected.action, {expected.errno})
 
-    compare()
+    for _ in range(9):  # of 80 random examples it may be that none counts enough
+        compare()
+        if reached:
+            break
     assert reached
 
 
@@ -161,6 +168,17 @@ def test_as_many_rules_count_as_there_are_counters() -> None:
     assert sorted(compile_policies(policies(abi.COUNTERS)).counters.values()) == list(range(abi.COUNTERS))
     with pytest.raises(CompileError, match="rules count"):
         compile_policies(policies(abi.COUNTERS + 1))
+
+
+@pytest.mark.parametrize("mode", ["audit", "enforce"])
+def test_a_rule_counts_for_containers_that_may_be_in_its_scope_as_well(mode: str) -> None:
+    scope = Atom(CONTAINER_FIELD, Op.SELECTS, Selector(labels=(Label("app", "in", ("web",)),)))
+    rule = Rule(policy="p", name="r", events=("file.open",), condition=scope, action=Action.DENY, threshold=Threshold(2, 1000))
+    policy = Policy(name="p", mode=mode, scope=scope, doubt=untold(), rules=(rule,))
+    assert set(compile_policies(PolicySet((policy,))).counters.values()) == ({0} if mode == "audit" else {0, 1})
+    other = msgspec.structs.replace(policy, rules=(msgspec.structs.replace(rule, severity="high"),))
+    with pytest.raises(CompileError, match="counts under the same name"):
+        compile_policies(PolicySet((policy, other)))
 
 
 def test_observing_rules_cannot_count() -> None:
@@ -588,6 +606,23 @@ def test_what_a_sensor_could_not_read_kills_nobody(condition: Condition, number:
 
     assert found(None, None) == unread
     assert found(b"x-file", b"/a/b") == read
+
+
+@pytest.mark.parametrize(("event", "uncounted"), [("sensor.kprobe", Action.AUDIT), ("sensor.lsm", Action.KILL), ("file.open", Action.KILL)])
+def test_what_could_not_be_counted_kills_nobody_at_a_sensor_that_cannot_refuse(event: str, uncounted: Action) -> None:
+    threshold = Threshold(3, 1000)
+    rules = (
+        Rule(policy="p", name="kill", events=(event,), action=Action.KILL, threshold=threshold),
+        Rule(policy="p", name="other", events=("sensor.kprobe",), action=Action.KILL, threshold=threshold),
+    )
+    compiled = compile_policies(PolicySet((Policy(name="p", rules=rules),)))
+
+    def found(counted: int | None) -> Action:
+        number = abi.CONSTANTS[EVENT_BY_NAME[event].id]
+        verdicts = walk(compiled.image, number, {abi.NUM_COUNT_0: counted}, {})
+        return max((compiled.verdicts[verdict].action for verdict in verdicts), default=Action.NONE)
+
+    assert [found(counted) for counted in (2, 3, None)] == [Action.NONE, Action.KILL, uncounted]
 
 
 def test_signals_of_all_rules_are_sent_and_those_of_audit_mode_are_not() -> None:

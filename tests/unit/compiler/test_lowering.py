@@ -8,9 +8,9 @@ from bpfence import abi
 from bpfence.compiler.cache import CACHED_RULES
 from bpfence.compiler.diagram import TRUE
 from bpfence.compiler.image import ANY_NEEDED
-from bpfence.compiler.lowering import _Needed, default_rules, lower_policies, needed_bits
+from bpfence.compiler.lowering import Last, _Needed, counter_of, default_rules, lower_policies, needed_bits
 from bpfence.errors import Location
-from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule
+from bpfence.policy import Action, And, Atom, Condition, Not, Op, Or, Policy, PolicySet, Rule, Threshold
 
 PATH = Atom("file.path", Op.GLOB, "/a")
 UID = Atom("process.uid", Op.RANGE, (0, 0))
@@ -186,3 +186,15 @@ def test_what_is_needed_by_many_rules_is_what_each_says_now() -> None:
         assert one.of(policies) == _Needed().of(policies)
         found.append(one.of(policies))
     assert found[0] == found[2] == found[3] != found[1] == found[4]
+
+
+def test_a_counter_goes_by_the_name_that_its_policy_has_now() -> None:
+    threshold = Threshold(2, 1000)
+
+    def named(name: str) -> PolicySet:
+        return PolicySet((Policy(name=name, rules=(Rule(policy=name, name="r", events=("file.open",), threshold=threshold),)),))
+
+    last = Last()
+    for name in ("before", "after"):
+        (rule,) = named(name).policies[0].rules
+        assert list(last.lower(named(name), None).tests) == [counter_of(rule, threshold, "enforce")]

@@ -165,6 +165,17 @@ def test_a_family_has_an_automaton_of_its_own() -> None:
     assert found == ["file.access&0x2", "file.path (first of 1)", "file.path (first of 2)"]
 
 
+def test_rules_of_one_family_send_the_same_signal() -> None:
+    (policy,) = rules(*map(contains, "abcdef"), action=Action.AUDIT).policies
+    signals = zip(policy.rules, (10, 15, 10, 15, 10, 15), strict=True)
+    made = [msgspec.structs.replace(rule, signal=signal) for rule, signal in signals]
+    enforced = msgspec.structs.replace(policy, rules=tuple(made[:4]))
+    compiled = compile_policies(PolicySet((enforced, msgspec.structs.replace(policy, name="m", mode="audit", rules=tuple(made[4:])))))
+    assert [sorted(family.texts) for family in compiled.families] == [[0, 2], [1, 3], [4, 5]]
+    walked = Walker(compiled.image).walk(abi.EV_FILE_OPEN, Sample({}, {abi.STR_FILE_PATH: b"/fab"}))
+    assert {compiled.verdicts[found.verdict].signals for found in walked} == {1 << 9 | 1 << 14}
+
+
 @SETTINGS
 @given(
     st.lists(

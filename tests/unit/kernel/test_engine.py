@@ -529,6 +529,33 @@ def test_sensors_of_an_earlier_agent_go_on(fake: type[FakeObject], placed: list[
     )
 
 
+def test_what_a_sensor_that_refuses_has_left_goes_where_there_are_no_others(fake: type[FakeObject]) -> None:
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    one = Sensor(Way.LSM, "inode_getattr")
+    engine._describe(one, sensors.Hints())
+    engine.release(["file.open", "sensor.lsm"], probes=[one])
+    assert len(engine._maps["sensors"].all_keys()) == 1
+    engine.release(["file.open"])
+    assert engine._maps["sensors"].all_keys() == []
+
+
+def test_each_sensor_that_refuses_has_a_program_of_its_own(fake: type[FakeObject], monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what the kernel skips of each is counted by the agent after the one that has attached them, too."""
+    monkeypatch.setattr(libbpf, "program_of", os.dup)
+    engine = Engine(FEATURES, "lsm", Path("x.o"), None)
+    engine.attach(["file.open"])
+    refusing = [name for place in ("inode_getattr", "inode_mkdir") for name in sensors.link_names(Sensor(Way.LSM, place))]
+    others = [name for place in ("a", "b") for name in sensors.link_names(sensor(place))]
+    engine._links |= {name: os.open(os.devnull, os.O_RDONLY) for name in (*refusing, *others)}
+    engine._programs |= engine_module._programs({name: engine._links[name] for name in (*refusing, *others)})
+    engine._adopt_sensors()
+    assert set(engine._sensing) == {"sensor_kprobe"}
+    assert engine._programs.keys() >= set(refusing)
+    engine.release(["file.open"])
+    assert engine._programs.keys().isdisjoint(refusing)
+
+
 def test_a_file_is_looked_at_again_only_where_that_is_asked_for(
     fake: type[FakeObject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,11 @@ def _conjuncts(condition: Condition) -> tuple[Condition, ...]:
     return condition.parts if isinstance(condition, And) else (condition,)
 
 
+def _denies(rule: Rule) -> bool:
+    """Whether a rule denies all that it is about: one that counts lets the first through."""
+    return rule.action >= Action.DENY and rule.threshold is None
+
+
 def _enforcing(policy: Policy, rule: Rule) -> bool:
     return policy.mode == "enforce" and rule.action >= Action.DENY
 
@@ -89,11 +94,11 @@ class Together:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        denying = [rule for rule in policy.rules if rule.action >= Action.DENY]
+        denying = [rule for rule in policy.rules if _denies(rule)]
         self.denied = {event for rule in denying for event in rule.events}
         self.denied |= {event for event, action in policy.default.items() if action >= Action.DENY}
         enforcing = [rule for rule in policy.rules if _enforcing(policy, rule)]
-        self.new_names = any(atom.field == "file.new_path" for rule in enforcing for atom in _tests(rule, "file.rename"))
+        self.new_names = any(atom.field == "file.new_path" for rule in denying for atom in _tests(rule, "file.rename"))
         self.networks = {field: {network for rule in enforcing for network in _all_of(rule, field)} for field in _NETWORKS}
 
     @cached_property
@@ -163,7 +168,7 @@ def _one_level(together: Together, rule: Rule) -> Iterator[PolicyGap]:
 
 def _open_only(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """A file that must not be opened for writing can still be replaced."""
-    if not _enforcing(together.policy, rule) or "file.open" not in rule.events or together.denied & _REPLACING:
+    if together.policy.mode != "enforce" or not _denies(rule) or "file.open" not in rule.events or together.denied & _REPLACING:
         return
     tests = list(required_atoms(rule.condition_for("file.open")))
     masks = [atom.value for atom in tests if atom.field == "file.access" and atom.op is Op.ANYBITS]
@@ -178,7 +183,7 @@ def _open_only(together: Together, rule: Rule) -> Iterator[PolicyGap]:
 
 def _one_name(together: Together, rule: Rule) -> Iterator[PolicyGap]:
     """A rename has two names, and the rule looks only at the old one."""
-    if not _enforcing(together.policy, rule) or "file.rename" not in rule.events or together.new_names:
+    if together.policy.mode != "enforce" or not _denies(rule) or "file.rename" not in rule.events or together.new_names:
         return
     path = next((atom for atom in _tests(rule, "file.rename") if atom.field == "file.path" and atom.op is not Op.EXISTS), None)
     if path is not None:
@@ -236,7 +241,7 @@ def _datagrams(together: Together) -> Iterator[PolicyGap]:
     if policy.default.get("net.connect", Action.NONE) >= Action.DENY:
         yield PolicyGap(policy.location, "datagrams", f"the default denies connections: {what}", hint)
     for rule in policy.rules:
-        if rule.action >= Action.DENY and any(_is_datagram(atom) for atom in _tests(rule, "net.connect")):
+        if _denies(rule) and any(_is_datagram(atom) for atom in _tests(rule, "net.connect")):
             yield PolicyGap(rule.location, "datagrams", f"the rule denies connections of datagram sockets: {what}", hint)
 
 

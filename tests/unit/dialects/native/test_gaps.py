@@ -37,6 +37,7 @@ def rules(*texts: str, more: str = "") -> list[str]:
 
 
 OPEN = "on: open, match: {file.path: /etc/passwd, file.access: [write]}, action: deny"
+MANY = "threshold: {count: 9, within: 1s}"
 RENAME = "on: rename, match: {file.path: /etc/passwd}, action: deny"
 
 
@@ -53,6 +54,10 @@ RENAME = "on: rename, match: {file.path: /etc/passwd}, action: deny"
         ([OPEN], ["open-only"]),
         ([OPEN, "on: [rename, unlink], match: {file.path: /etc/passwd}, action: deny"], ["one-name"]),
         ([OPEN, "on: rename, match: {file.new_path: /etc/passwd}, action: deny"], []),
+        ([OPEN, f"on: [rename, unlink], match: {{file.path: /etc/passwd}}, action: deny, {MANY}"], ["open-only"]),
+        ([f"{OPEN}, {MANY}", f"{RENAME}, {MANY}"], []),
+        ([RENAME, f"on: rename, match: {{file.new_path: /etc/passwd}}, action: deny, {MANY}"], ["one-name"]),
+        ([f"on: exec, match: {{file.path: '/tmp/*'}}, action: deny, {MANY}"], ["one-level"]),
         (["on: file.modify, match: {file.path: /etc/passwd}, action: deny"], []),
         (["on: open, match: {file.path: /etc/shadow}, action: deny"], []),
         (["on: open, match: {file.path: '/proc/*/mem', file.access: [write]}, action: deny"], []),

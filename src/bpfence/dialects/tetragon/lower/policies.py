@@ -623,18 +623,13 @@ class _Lowering:
             match one.action:
                 case "NoPost":
                     silent = True
-                case "Sigkill" | "Signal" if one.action == "Sigkill" or one.arg_sig == _SIGKILL:
+                case "Sigkill" | "Signal" | "NotifyEnforcer" if one.action == "Sigkill" or one.arg_sig == _SIGKILL:
                     action, told = Action.KILL, one.action
-                case "Signal":
+                case "Signal" | "NotifyEnforcer" if one.arg_sig:
                     if signal not in (0, one.arg_sig):
                         self.refuse(one.at("argSig"), "one rule sends one signal, besides Sigkill", "write a second policy for this one")
                     action, signal = max(action, Action.AUDIT), one.arg_sig
                     told = told if action is Action.KILL else one.action
-                case "NotifyEnforcer":
-                    if one.arg_sig == _SIGKILL:
-                        action, told = Action.KILL, one.action
-                    elif one.arg_sig:
-                        action, signal, told = max(action, Action.AUDIT), one.arg_sig, one.action
                 case "Override":
                     action, errno = max(action, Action.DENY), abs(one.arg_error) or 1
                     told = told if action is Action.KILL else one.action

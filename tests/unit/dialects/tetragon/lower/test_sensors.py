@@ -519,6 +519,8 @@ def test_an_enforcer_kills_at_the_calls_that_it_names() -> None:
         (entry(notifies(argError=-1)), ["not-supported"]),
         (entry(notifies()), ["not-supported"]),
         (entry(notifies(argSig=9, argIndex=1)), ["not-supported"]),
+        (entry({"matchActions": [{"action": "Signal", "argSig": 10}, {"action": "NotifyEnforcer", "argSig": 15}]}), ["not-supported"]),
+        (entry({"matchActions": [{"action": "Signal", "argSig": 15}, {"action": "NotifyEnforcer", "argSig": 15}]}), []),
         (entry({"matchActions": [{"action": "CleanupEnforcerNotification"}]}), ["useless"]),
         ({"kprobes": [hook(notifies(argSig=9))], **DUPS}, ["not-supported"]),
     ],
