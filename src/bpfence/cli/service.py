@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+import bpfence
 from bpfence.cli.settings import CONFIG
 from bpfence.cli.show import Command, emit_json, json_option, out
 from bpfence.errors import KernelError, UsageError
@@ -89,7 +90,7 @@ def install(program: Path | None, root: Path, now: bool, as_json: bool) -> int:
         raise UsageError(f"{path} is somebody else's: move it away first")
     whole = root == Path("/")
     if whole:
-        _check_safe(_command(program))
+        _check_safe(_command(program), program)
     text = _unit(program, root)
     written = []
     try:
@@ -178,17 +179,21 @@ def _unit(program: Path | None, root: Path = Path("/")) -> str:
     return units.unit([*command, "run"], notifies_reload=root == Path("/") and _version() >= NOTIFIES_RELOAD)
 
 
-def _check_safe(command: list[str]) -> None:
-    """UsageError where others than root could change what would run as root."""
-    try:
-        found = units.changeable(Path(command[0]))
-    except OSError as error:
-        raise UsageError(f"{command[0]} cannot be looked at: {error.strerror}") from None
-    if found is not None:
-        raise UsageError(
-            f"{found} can be changed by others than root, who would thereby run programs as root: install bpfence where only root writes,"
-            " and name it with --program"
-        )
+def _check_safe(command: list[str], program: Path | None) -> None:
+    """UsageError where others than root could change what would run as root: the program, what runs it where it is a script, and, where it
+    is this one, its modules."""
+    own = Path(command[0])
+    asked = (own, units.interpreter(own), Path(bpfence.__file__).parent if program is None else None)
+    for path in (one for one in asked if one is not None):
+        try:
+            found = units.changeable(path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be looked at: {error.strerror}") from None
+        if found is not None:
+            raise UsageError(
+                f"{found} can be changed by others than root, who would thereby run programs as root: install bpfence where only root"
+                " writes, and name it with --program"
+            )
 
 
 def _version() -> int:

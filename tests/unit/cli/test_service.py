@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,22 @@ def test_a_program_that_others_can_change_does_not_become_a_service(here: Path, 
     refused = call("install", "--program", program)
     assert refused.return_value == 2
     assert "can be changed by others" in refused.stderr
+    assert asked == []
+
+
+def test_neither_does_one_that_they_can_put_another_in_the_place_of(
+    here: Path, asked: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    venv.chmod(0o777)
+    (venv / "python").symlink_to(TRUE)  # as a virtual environment has it
+    assert "can be changed by others" in call("install", "--program", venv / "python").stderr
+    monkeypatch.setattr(sys, "argv", ["-m"])
+    monkeypatch.setattr(sys, "executable", str(venv / "python"))
+    assert "can be changed by others" in call("install").stderr
+    monkeypatch.setattr(units, "interpreter", lambda _: venv / "python")
+    assert "can be changed by others" in call("install", "--program", TRUE).stderr
     assert asked == []
 
 
