@@ -26,6 +26,8 @@ from bpfence.rpc.messages import NEEDED
 
 MAX_CALLS: Final = 32
 """Calls at once, of all clients; further ones are refused (RESOURCE_EXHAUSTED)."""
+MAX_CONNECTIONS: Final = 64
+"""Of all clients; further ones are closed at once, as each takes a descriptor of the agent."""
 MAX_LISTENERS: Final = 16
 """Those of them that listen for events."""
 MAX_REQUEST: Final = 4 << 20
@@ -34,6 +36,8 @@ MAX_BYTES: Final = 8 << 20
 """What waits for a client at most."""
 TAKE_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 0.5
+HANDSHAKE_SECONDS: Final = 10.0
+"""Who has connected and says nothing is put out after so long."""
 
 
 class CallError(Exception):
@@ -88,6 +92,8 @@ class Server:
             ("grpc.max_receive_message_length", MAX_REQUEST),
             ("grpc.max_concurrent_streams", MAX_CALLS),
             ("grpc.so_reuseport", 0),
+            ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+            ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
         ]
         server = grpc.server(pool, options=options, maximum_concurrent_rpcs=MAX_CALLS)
         for name, methods in services.items():

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bpfence.errors import KernelError, UsageError
+from bpfence.rpc import server as rpc
 from bpfence.rpc.messages import classes
 from bpfence.rpc.server import MAX_LISTENERS, CallError, Listener, Listeners, Method, TcpServer, UnixServer
 
@@ -156,6 +157,38 @@ def test_what_calls_come_to(tmp_path: Path) -> None:
     finally:
         asked.channel.close()
         asked.server.close()
+
+
+def test_thousands_of_connections_take_only_so_many_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "HANDSHAKE_SECONDS", 1.0)
+    server = TcpServer("127.0.0.1", 0)
+    server.prepare()
+    server.start({"a.test.Service": {"Say": Method(TEXT, TEXT, lambda request: TEXT(text=request.text.upper()))}})
+    before, silent = len(os.listdir("/proc/self/fd")), []
+    try:
+        for _ in range(4 * rpc.MAX_CONNECTIONS):
+            silent.append(socket.create_connection(("127.0.0.1", server.port), WAIT))
+        put_out = sum(_ended(one) for one in silent[-8:])
+        assert put_out == 8
+        assert len(os.listdir("/proc/self/fd")) <= before + len(silent) + rpc.MAX_CONNECTIONS + 16
+        assert _ended(silent[0])  # after its second, so that there is room again
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            ask = channel.unary_unary("/a.test.Service/Say", request_serializer=bytes, response_deserializer=TEXT.FromString)
+            assert ask(TEXT(text="a").SerializeToString(), timeout=WAIT, wait_for_ready=True).text == "A"
+    finally:
+        for one in silent:
+            one.close()
+        server.close()
+
+
+def _ended(connection: socket.socket) -> bool:
+    """Wait until the other side has ended it; what it says first is passed over."""
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionError:
+        pass
+    return True
 
 
 # ---- what waits for clients ----
