@@ -164,10 +164,9 @@ def test_thousands_of_connections_take_only_so_many_descriptors(monkeypatch: pyt
     server = TcpServer("127.0.0.1", 0)
     server.prepare()
     server.start({"a.test.Service": {"Say": Method(TEXT, TEXT, lambda request: TEXT(text=request.text.upper()))}})
-    before, silent = len(os.listdir("/proc/self/fd")), []
+    before = len(os.listdir("/proc/self/fd"))
+    silent = [socket.create_connection(("127.0.0.1", server.port), WAIT) for _ in range(4 * rpc.MAX_CONNECTIONS)]
     try:
-        for _ in range(4 * rpc.MAX_CONNECTIONS):
-            silent.append(socket.create_connection(("127.0.0.1", server.port), WAIT))
         put_out = sum(_ended(one) for one in silent[-8:])
         assert put_out == 8
         assert len(os.listdir("/proc/self/fd")) <= before + len(silent) + rpc.MAX_CONNECTIONS + 16
