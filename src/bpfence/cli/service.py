@@ -29,10 +29,18 @@ program_option = click.option(
     metavar="FILE",
     help="The `bpfence` that is to be run.  [default: this one]",
 )
+
+
+def _root(_context: click.Context, _param: click.Parameter, root: Path) -> Path:
+    """That of this system, however it is written."""
+    return Path("/") if root.samefile("/") else root
+
+
 root_option = click.option(
     "--root",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default="/",
+    callback=_root,
     help="Of another system, an image say: systemd is told nothing then.",
 )
 
@@ -83,7 +91,9 @@ def install(program: Path | None, root: Path, now: bool, as_json: bool) -> int:
       sudo bpfence service install --now
       sudo bpfence service install --root /srv/image --program /srv/image/usr/bin/bpfence
     """
-    path, config = _at(root, FOLDER / NAME), _at(root, CONFIG)
+    path, config, policies = _at(root, FOLDER / NAME), _at(root, CONFIG), _at(root, Path("/") / POLICIES)
+    if root != Path("/"):
+        _check_inside(root, path, config, policies)
     if _at(root, PACKAGED / NAME).exists():
         raise UsageError("the package that bpfence came with has this unit already: systemctl enable --now bpfence")
     if path.exists() and not units.is_ours(path):
@@ -101,7 +111,7 @@ def install(program: Path | None, root: Path, now: bool, as_json: bool) -> int:
             file.write_text(content, encoding="utf-8")
             file.chmod(mode)
             written.append(str(file))
-        _at(root, Path("/") / POLICIES).mkdir(mode=0o755, parents=True, exist_ok=True)
+        policies.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise KernelError(
             f"{error.filename} cannot be written: {error.strerror}", missing="the right to write it", hint="use sudo"
@@ -130,6 +140,8 @@ def uninstall(root: Path, as_json: bool) -> int:
       sudo bpfence service uninstall
     """
     path = _at(root, FOLDER / NAME)
+    if root != Path("/"):
+        _check_inside(root, path)
     if not path.exists():
         where = "the package's unit goes with the package" if _at(root, PACKAGED / NAME).exists() else "there is none"
         raise UsageError(f"no unit was written at {path}: {where}")
@@ -153,6 +165,14 @@ def uninstall(root: Path, as_json: bool) -> int:
 
 def _at(root: Path, path: Path) -> Path:
     return root / path.relative_to("/")
+
+
+def _check_inside(root: Path, *files: Path) -> None:
+    """UsageError where links of another system lead out of its tree: to this one's files, mostly."""
+    real = root.resolve()
+    for file in files:
+        if not file.resolve().is_relative_to(real):
+            raise UsageError(f"{file} leads out of {root}, to {file.resolve()}: install it from inside of that system, by chroot(1) say")
 
 
 def _read(path: Path) -> str:

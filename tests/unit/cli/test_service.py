@@ -79,6 +79,23 @@ def test_another_system_is_written_and_this_one_is_told_nothing(tmp_path: Path, 
     assert asked == []
 
 
+@pytest.mark.parametrize("link", ["etc", "etc/systemd/system", "etc/bpfence/bpfence.yaml", "etc/bpfence/policies"])
+def test_links_of_another_system_do_not_lead_into_this_one(tmp_path: Path, asked: list[tuple[str, ...]], link: str) -> None:
+    root, own = tmp_path / "image", tmp_path / "own"
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(own)
+    refused = call("install", "--root", root, "--program", TRUE)
+    assert (refused.return_value, "leads out of" in refused.stderr) == (2, True)
+    if "systemd" in link:
+        assert "leads out of" in call("uninstall", "--root", root).stderr
+    assert not own.exists()
+
+
+def test_this_system_is_known_however_it_is_written(here: Path, asked: list[tuple[str, ...]]) -> None:
+    assert call("install", "--root", "//", "--program", TRUE).return_value == 0
+    assert asked == [("daemon-reload",), ("enable", "bpfence.service")]
+
+
 def test_what_is_somebody_elses_stays(here: Path, asked: list[tuple[str, ...]]) -> None:
     unit = here / "etc/systemd/system/bpfence.service"
     unit.parent.mkdir(parents=True)
