@@ -80,8 +80,10 @@ fi
     "prerm": f"""\
 #!/bin/sh
 set -e
-if [ "$1" = remove ] && {_HERE}; then
-    systemctl disable --now bpfence.service || true
+if [ "$1" = remove ]; then
+    if {_HERE}; then systemctl disable --now bpfence.service || true; fi
+    # With `keep: true` what is enforced outlives the agent, and nobody could end it when the command is gone.
+    bpfence unload >/dev/null || true
 fi
 """,
     "postrm": f"""\
@@ -275,7 +277,10 @@ if {_HERE}; then
 fi
 
 %preun
-if [ "$1" -eq 0 ] && {_HERE}; then systemctl disable --now bpfence.service || :; fi
+if [ "$1" -eq 0 ]; then
+    if {_HERE}; then systemctl disable --now bpfence.service || :; fi
+    bpfence unload >/dev/null || :
+fi
 
 %postun
 if {_HERE}; then systemctl daemon-reload || :; fi

@@ -133,7 +133,8 @@ def install(program: Path | None, root: Path, now: bool, as_json: bool) -> int:
 @root_option
 @json_option
 def uninstall(root: Path, as_json: bool) -> int:
-    """Stop the service, which ends enforcement, and take its unit away. Configuration, policies and logs stay.
+    """Stop the service, which ends enforcement, and take its unit away. Configuration, policies and logs stay. Where the configuration has
+    `keep: true`, `bpfence unload` ends enforcement.
 
     \b
     Examples:

@@ -35,6 +35,19 @@ def test_scripts_are_shell(name: str, tmp_path: Path) -> None:
     assert subprocess.run(["sh", str(file), "upgrade"], check=False).returncode == 0  # of that the others see
 
 
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+def test_what_is_kept_in_force_is_taken_away_with_the_command(kind: str, tmp_path: Path) -> None:
+    script = SCRIPTS["prerm"] if kind == "deb" else spec("1.2", tmp_path, []).partition("%preun\n")[2].partition("\n%postun")[0]
+    command = tmp_path / "bpfence"
+    command.write_text(f"#!/bin/sh\necho $* >>{tmp_path}/said\nexit 3\n")
+    command.chmod(0o755)
+    script = script.replace(build_packages._HERE, "false")
+    for words, said in ((("upgrade", "2") if kind == "deb" else ("1",), False), (("remove",) if kind == "deb" else ("0",), True)):
+        done = subprocess.run(["sh", "-c", script, "sh", *words], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+        assert (done.returncode, (tmp_path / "said").exists()) == (0, said)
+    assert (tmp_path / "said").read_text() == "unload\n"
+
+
 def test_the_spec_lists_its_files(tmp_path: Path) -> None:
     made = spec("1.2", tmp_path, ["/usr/bin/bpfence", "%config(noreplace) /etc/bpfence/bpfence.yaml"])
     assert "\nVersion: 1.2\n" in made
