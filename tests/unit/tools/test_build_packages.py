@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -46,6 +48,23 @@ def test_what_is_kept_in_force_is_taken_away_with_the_command(kind: str, tmp_pat
         done = subprocess.run(["sh", "-c", script, "sh", *words], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
         assert (done.returncode, (tmp_path / "said").exists()) == (0, said)
     assert (tmp_path / "said").read_text() == "unload\n"
+
+
+def test_modes_are_not_those_of_the_mask(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    before = os.umask(0o077)
+    try:
+        for folder in ("usr/lib/bpfence/bpfence", build_packages.LOGS):
+            (root / folder).mkdir(parents=True)
+        build_packages.put(root, "usr/lib/bpfence/bpfence/a.py", "")
+        build_packages.put(root, "usr/bin/bpfence", "", 0o755)
+    finally:
+        os.umask(before)
+    build_packages.modes(root)
+    found = {str(path.relative_to(root)): stat.S_IMODE(path.stat().st_mode) for path in (root, *root.rglob("*"))}
+    assert found.pop(build_packages.LOGS) == 0o750
+    assert found.pop("usr/lib/bpfence/bpfence/a.py") == 0o644
+    assert set(found.values()) == {0o755}
 
 
 def test_the_spec_lists_its_files(tmp_path: Path) -> None:
