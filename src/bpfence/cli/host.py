@@ -264,6 +264,8 @@ def control_options(command: Callable[..., int]) -> Callable[..., int]:
         path, group, users = (given.pop(f"control_{name}") for name in ("socket", "group", "users"))
         if path is None and (group is not None or users):
             raise UsageError(f"--control-{'group' if group is not None else 'user'} is about a socket: add --control-socket")
+        if users and group is None:
+            raise UsageError("--control-user is about users of a group, and without one nobody but root can connect: add --control-group")
         return command(control=partial(_control_service, path, group, users) if path is not None else None, **given)
 
     made: Callable[..., int] = gathered

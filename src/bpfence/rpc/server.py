@@ -73,8 +73,11 @@ class Server:
 
     def prepare(self) -> None:
         """See that it can listen, while there are privileges. KernelError where the library is missing or the place is taken."""
-        if find_spec("grpc") is None:  # not imported yet: nothing of it is to run with these privileges
-            raise KernelError(NEEDED, missing="grpcio")
+        for module, package in (("grpc", "grpcio"), ("google.protobuf", "protobuf")):
+            with contextlib.suppress(ModuleNotFoundError):  # there is no package `google` at all
+                if find_spec(module) is not None:  # not imported yet: nothing of it is to run with these privileges
+                    continue
+            raise KernelError(NEEDED, missing=package)
 
     def folders(self) -> Sequence[Path]:
         """Where something is made or removed after `prepare`."""

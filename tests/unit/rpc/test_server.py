@@ -70,6 +70,16 @@ def test_a_folder_that_others_write_or_that_lacks_the_group_is_refused(tmp_path:
     assert "chmod 2750" in error.value.hint
 
 
+@pytest.mark.parametrize(("module", "package"), [("grpc", "grpcio"), ("google.protobuf", "protobuf")])
+def test_a_library_that_is_missing_is_told_before_policies_are_in_force(
+    module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "find_spec", lambda name: None if name == module else name)
+    with pytest.raises(KernelError) as error:
+        UnixServer(tmp_path / "a" / "sock").prepare()
+    assert error.value.missing == package
+
+
 def test_names_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no group"):
         UnixServer(tmp_path / "a" / "sock", "no such group").prepare()
