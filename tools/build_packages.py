@@ -65,6 +65,7 @@ COMPLETION: Mapping[str, Mapping[str, str]] = {
     },
 }
 CONFIG = "etc/bpfence/bpfence.yaml"
+LOGS = "var/log/bpfence"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _HERE = "[ -d /run/systemd/system ]"
 SCRIPTS: Mapping[str, str] = {
@@ -80,8 +81,10 @@ fi
     "prerm": f"""\
 #!/bin/sh
 set -e
-if [ "$1" = remove ] && {_HERE}; then
-    systemctl disable --now bpfence.service || true
+if [ "$1" = remove ]; then
+    if {_HERE}; then systemctl disable --now bpfence.service || true; fi
+    # With `keep: true` what is enforced outlives the agent, and nobody could end it when the command is gone.
+    bpfence unload >/dev/null || true
 fi
 """,
     "postrm": f"""\
@@ -156,16 +159,21 @@ def tree(root: Path, made: Path, wheel: Path, kind: str) -> None:
             put(root, f"usr/share/man/man1/{page.name}.gz", gzip.compress(page.read_bytes(), 9, mtime=0))
     put(root, CONFIG, units.CONFIG)
     (root / "etc/bpfence/policies").mkdir()
-    (root / "var/log/bpfence").mkdir(mode=0o750, parents=True)
+    (root / LOGS).mkdir(parents=True)
     documents = root / "usr/share/doc/bpfence"
     documents.mkdir(parents=True)
     shutil.copytree(ROOT / "examples", documents / "examples")
     shutil.copy(ROOT / "LICENSE", documents / "copyright")
     put(root, "usr/share/doc/bpfence/changelog.gz", gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), 9, mtime=0))
     put(root, "usr/share/doc/bpfence/bpfence.cdx.json", json.dumps(sbom(root / HOME, wheel), indent=1) + "\n")
-    for path in root.rglob("*"):
-        if path.is_dir() and path.name != "bpfence":
-            path.chmod(0o755)
+    modes(root)
+
+
+def modes(root: Path) -> None:
+    """The modes of a package's files, whatever the mask of whoever builds it."""
+    for path in (root, *root.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o750 if path == root / LOGS else 0o755)
         elif path.is_file() and not path.is_symlink():
             path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
@@ -275,7 +283,10 @@ if {_HERE}; then
 fi
 
 %preun
-if [ "$1" -eq 0 ] && {_HERE}; then systemctl disable --now bpfence.service || :; fi
+if [ "$1" -eq 0 ]; then
+    if {_HERE}; then systemctl disable --now bpfence.service || :; fi
+    bpfence unload >/dev/null || :
+fi
 
 %postun
 if {_HERE}; then systemctl daemon-reload || :; fi

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS: Final = 90.0
 """For an answer: the agent gives a change 60 seconds."""
+NO_ANSWER: Final = "an answer"
 LAST: Final = 10
 """Lines that `--follow` begins with."""
 socket_option = click.option(
@@ -50,13 +51,18 @@ def _lines(path: Path, request: Request, seconds: float | None) -> Iterator[byte
     lines = asked(path, requests.encoded(request), seconds)
     try:
         first = next(lines, b"")
-        yield first if first else b"{}"
+        if not first:
+            raise ConnectionResetError
+        yield first
         yield from lines
     except PermissionError:
         hint = "ask as root, or as one of the group that `run --control-group` names"
         raise KernelError(f"the agent at {shown} may not be asked by this user", missing="the right to ask", hint=hint) from None
     except TimeoutError:
-        raise KernelError(f"the agent at {shown} does not answer in time", missing="an answer") from None
+        raise KernelError(f"the agent at {shown} does not answer in time", missing=NO_ANSWER) from None
+    except ConnectionResetError:
+        what = f"the agent at {shown} has ended the connection: the request is too long, or too much is asked of it at once"
+        raise KernelError(what, missing=NO_ANSWER) from None
     except OSError as error:
         hint = "start one with `bpfence run --control-socket`, or name its socket with --socket"
         text = f"no agent answers at {shown}: {error.strerror or error}"
@@ -72,7 +78,7 @@ def _result(first: bytes) -> dict[str, Any]:
         findings = [_finding(one) for one in error.get("findings", ()) if isinstance(one, dict)]
         raise PolicyError(findings) if findings else UsageError(str(error.get("message", "refused")))
     if not isinstance(result := answer.get("result"), dict):
-        raise KernelError("the agent has no answer; perhaps it is another version of bpfence", missing="an answer")
+        raise KernelError("the agent has no answer; perhaps it is another version of bpfence", missing=NO_ANSWER)
     return result
 
 
@@ -88,9 +94,9 @@ def _finding(told: dict[str, Any]) -> Diagnostic:
     )
 
 
-def answered(path: Path, request: Request) -> dict[str, Any]:
+def answered(path: Path, request: Request, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
     """What the agent answers to one request. KernelError where none does; UsageError, PolicyError: what it refuses with."""
-    return _result(next(_lines(path, request, WAIT_SECONDS)))
+    return _result(next(_lines(path, request, seconds)))
 
 
 # ---- policy ----

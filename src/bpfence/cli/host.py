@@ -6,7 +6,6 @@ What needs libbpf is imported when it is called, so that a machine without it ca
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import os
 import signal
@@ -25,7 +24,7 @@ from bpfence.agent.feed import Feed, Feeds
 from bpfence.agent.generations import Counts, Generations, state_path
 from bpfence.agent.kernel import Kernel, LiveKernel
 from bpfence.agent.loading import Options, load
-from bpfence.cli.control import answered, socket_option
+from bpfence.cli.control import NO_ANSWER, answered, socket_option
 from bpfence.cli.given import dialect_options
 from bpfence.cli.settings import config_option, named_in_environment
 from bpfence.cli.show import (
@@ -69,6 +68,8 @@ if TYPE_CHECKING:
 
 PIN_DIR: Final = "/sys/fs/bpf/bpfence"
 NOT_LOADED: Final = 1
+STATUS_SECONDS: Final = 3.0
+"""For an agent to tell of itself: `status` is asked for where one hangs, too."""
 NO_AGENT: Final = "not running: enforcement goes on, and alerts wait for the next agent"
 POLICY: Final = click.Path(exists=True, path_type=str)
 ANSWER_STYLES: Final = {"yes": "green", "no": "red", "could not tell": "yellow"}
@@ -263,6 +264,8 @@ def control_options(command: Callable[..., int]) -> Callable[..., int]:
         path, group, users = (given.pop(f"control_{name}") for name in ("socket", "group", "users"))
         if path is None and (group is not None or users):
             raise UsageError(f"--control-{'group' if group is not None else 'user'} is about a socket: add --control-socket")
+        if users and group is None:
+            raise UsageError("--control-user is about users of a group, and without one nobody but root can connect: add --control-group")
         return command(control=partial(_control_service, path, group, users) if path is not None else None, **given)
 
     made: Callable[..., int] = gathered
@@ -651,8 +654,13 @@ def status(pin_dir: str, socket: Path, as_json: bool) -> int:
     from bpfence.kernel.engine import inspect
 
     agent: dict[str, Any] | None = None
-    with contextlib.suppress(BpfenceError):  # most agents have no such socket
-        agent = answered(socket, Status())
+    try:
+        agent = answered(socket, Status(), STATUS_SECONDS)
+    except KernelError as error:
+        if error.missing == NO_ANSWER:  # else there is no such socket, as of most agents, or it is another's
+            to_stderr(str(error))
+    except BpfenceError:
+        pass
     try:
         instances = [_described(pin_dir, status) for status in inspect(pin_dir)]
     except (BpfenceError, OSError):

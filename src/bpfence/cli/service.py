@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+import bpfence
 from bpfence.cli.settings import CONFIG
 from bpfence.cli.show import Command, emit_json, json_option, out
 from bpfence.errors import KernelError, UsageError
@@ -28,10 +29,18 @@ program_option = click.option(
     metavar="FILE",
     help="The `bpfence` that is to be run.  [default: this one]",
 )
+
+
+def _root(_context: click.Context, _param: click.Parameter, root: Path) -> Path:
+    """That of this system, however it is written."""
+    return Path("/") if root.samefile("/") else root
+
+
 root_option = click.option(
     "--root",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default="/",
+    callback=_root,
     help="Of another system, an image say: systemd is told nothing then.",
 )
 
@@ -82,14 +91,16 @@ def install(program: Path | None, root: Path, now: bool, as_json: bool) -> int:
       sudo bpfence service install --now
       sudo bpfence service install --root /srv/image --program /srv/image/usr/bin/bpfence
     """
-    path, config = _at(root, FOLDER / NAME), _at(root, CONFIG)
+    path, config, policies = _at(root, FOLDER / NAME), _at(root, CONFIG), _at(root, Path("/") / POLICIES)
+    if root != Path("/"):
+        _check_inside(root, path, config, policies)
     if _at(root, PACKAGED / NAME).exists():
         raise UsageError("the package that bpfence came with has this unit already: systemctl enable --now bpfence")
     if path.exists() and not units.is_ours(path):
         raise UsageError(f"{path} is somebody else's: move it away first")
     whole = root == Path("/")
     if whole:
-        _check_safe(_command(program))
+        _check_safe(_command(program), program)
     text = _unit(program, root)
     written = []
     try:
@@ -100,7 +111,7 @@ def install(program: Path | None, root: Path, now: bool, as_json: bool) -> int:
             file.write_text(content, encoding="utf-8")
             file.chmod(mode)
             written.append(str(file))
-        _at(root, Path("/") / POLICIES).mkdir(mode=0o755, parents=True, exist_ok=True)
+        policies.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise KernelError(
             f"{error.filename} cannot be written: {error.strerror}", missing="the right to write it", hint="use sudo"
@@ -122,13 +133,16 @@ def install(program: Path | None, root: Path, now: bool, as_json: bool) -> int:
 @root_option
 @json_option
 def uninstall(root: Path, as_json: bool) -> int:
-    """Stop the service, which ends enforcement, and take its unit away. Configuration, policies and logs stay.
+    """Stop the service, which ends enforcement, and take its unit away. Configuration, policies and logs stay. Where the configuration has
+    `keep: true`, `bpfence unload` ends enforcement.
 
     \b
     Examples:
       sudo bpfence service uninstall
     """
     path = _at(root, FOLDER / NAME)
+    if root != Path("/"):
+        _check_inside(root, path)
     if not path.exists():
         where = "the package's unit goes with the package" if _at(root, PACKAGED / NAME).exists() else "there is none"
         raise UsageError(f"no unit was written at {path}: {where}")
@@ -152,6 +166,14 @@ def uninstall(root: Path, as_json: bool) -> int:
 
 def _at(root: Path, path: Path) -> Path:
     return root / path.relative_to("/")
+
+
+def _check_inside(root: Path, *files: Path) -> None:
+    """UsageError where links of another system lead out of its tree: to this one's files, mostly."""
+    real = root.resolve()
+    for file in files:
+        if not file.resolve().is_relative_to(real):
+            raise UsageError(f"{file} leads out of {root}, to {file.resolve()}: install it from inside of that system, by chroot(1) say")
 
 
 def _read(path: Path) -> str:
@@ -178,17 +200,21 @@ def _unit(program: Path | None, root: Path = Path("/")) -> str:
     return units.unit([*command, "run"], notifies_reload=root == Path("/") and _version() >= NOTIFIES_RELOAD)
 
 
-def _check_safe(command: list[str]) -> None:
-    """UsageError where others than root could change what would run as root."""
-    try:
-        found = units.changeable(Path(command[0]))
-    except OSError as error:
-        raise UsageError(f"{command[0]} cannot be looked at: {error.strerror}") from None
-    if found is not None:
-        raise UsageError(
-            f"{found} can be changed by others than root, who would thereby run programs as root: install bpfence where only root writes,"
-            " and name it with --program"
-        )
+def _check_safe(command: list[str], program: Path | None) -> None:
+    """UsageError where others than root could change what would run as root: the program, what runs it where it is a script, and, where it
+    is this one, its modules."""
+    own = Path(command[0])
+    asked = (own, units.interpreter(own), Path(bpfence.__file__).parent if program is None else None)
+    for path in (one for one in asked if one is not None):
+        try:
+            found = units.changeable(path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be looked at: {error.strerror}") from None
+        if found is not None:
+            raise UsageError(
+                f"{found} can be changed by others than root, who would thereby run programs as root: install bpfence where only root"
+                " writes, and name it with --program"
+            )
 
 
 def _version() -> int:

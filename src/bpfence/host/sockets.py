@@ -7,6 +7,7 @@ import grp
 import ipaddress
 import os
 import pwd
+import re
 import socket
 import stat
 import struct
@@ -20,6 +21,7 @@ FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 """By the version of an address."""
 MAX_PATH: Final = 107
 """Bytes of a unix socket's path: unix(7)."""
+_NUMBER: Final = re.compile("[0-9]{1,9}")
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
@@ -102,7 +104,7 @@ def checked(path: Path) -> Path:
 def number_of_group(group: str) -> int:
     """The number of a group. UsageError where there is none of that name."""
     try:
-        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        return int(group) if _NUMBER.fullmatch(group) else grp.getgrnam(group).gr_gid
     except KeyError:
         raise UsageError(f"there is no group {group}") from None
 
@@ -110,7 +112,7 @@ def number_of_group(group: str) -> int:
 def number_of_user(user: str) -> int:
     """The number of a user. UsageError where there is none of that name."""
     try:
-        return int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
+        return int(user) if _NUMBER.fullmatch(user) else pwd.getpwnam(user).pw_uid
     except KeyError:
         raise UsageError(f"there is no user {user}") from None
 

@@ -6,6 +6,7 @@ Called by `bpfence service` and by the build of packages, which thereby have the
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from bpfence.errors import UsageError
 NAME: Final = "bpfence.service"
 FOLDER: Final = Path("/etc/systemd/system")
 PACKAGED: Final = Path("/usr/lib/systemd/system")
+MAX_LINKS: Final = 40
+MAX_FIRST_LINE: Final = 4096
 MARK: Final = "# Written by `bpfence service install`; `systemctl edit bpfence` adds settings that stay."
 NOTIFIES_RELOAD: Final = 253
 """The first version of systemd that has Type=notify-reload (NEWS of 253); one before takes it for a mistake."""
@@ -111,11 +114,32 @@ def is_ours(path: Path) -> bool:
 
 
 def changeable(path: Path) -> Path | None:
-    """What of a path, itself or a folder above it, somebody other than root can change; None: nothing. Folders with the sticky bit count:
-    they let everybody put something there first."""
-    real = Path(os.path.realpath(path))
-    for part in (real, *real.parents):
-        found = os.stat(part)
-        if found.st_uid or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return part
-    return None
+    """What of a path, itself, a folder above it or a symbolic link on the way, somebody other than root can change, the innermost; None:
+    nothing. Folders with the sticky bit count: they let everybody put something there first. OSError."""
+    worst: Path | None = None
+    links, left, real = MAX_LINKS, list(reversed(Path(os.path.abspath(path)).parts[1:])), Path("/")
+    while True:
+        found = os.lstat(real)
+        if found.st_uid or (not stat.S_ISLNK(found.st_mode) and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+            worst = real
+        if stat.S_ISLNK(found.st_mode):
+            if not (links := links - 1):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            target = Path(os.readlink(real))
+            left += reversed(target.parts[target.is_absolute() :])
+            real = Path("/") if target.is_absolute() else real.parent
+        if not left:
+            return worst
+        part = left.pop()
+        real = real.parent if part == ".." else real / part
+
+
+def interpreter(program: Path) -> Path | None:
+    """What runs a script, by its first line; None of what is none, or cannot be read."""
+    try:
+        with program.open("rb") as opened:
+            first = opened.readline(MAX_FIRST_LINE)
+    except OSError:
+        return None
+    words = first[2:].split() if first.startswith(b"#!") else []
+    return Path(os.fsdecode(words[0])) if words else None

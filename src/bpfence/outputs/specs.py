@@ -178,6 +178,8 @@ def _check_url(spec: Spec, store: str, url: SplitResult) -> None:
         raise UsageError("elastic takes a URL that ends with an index or data stream, and no query: elastic:https://HOST:9200/bpfence")
     if store == "elastic" and spec.form in ("cef", "falco-text"):
         raise UsageError(f"elastic stores JSON objects, which the form {spec.form} is not")
+    if not re.fullmatch("[!-~]*", url.path + url.query):
+        raise UsageError("a URL here is of ASCII without blanks: write other characters as %20 and the like")
 
 
 def _store(kind: str, to: str) -> tuple[str, SplitResult]:

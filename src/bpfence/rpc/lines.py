@@ -192,10 +192,10 @@ class LineServer:
                         if not self._accept(self._listener):
                             selector.unregister(self._listener)
                             listens, paused = False, time.monotonic() + 0.1  # out of descriptors: others will be given back
-                    elif key.fd in self._clients:
-                        self._go_on(self._clients[key.fd], events)
-                    else:
+                    elif key.data is None:
                         self._notice.take()
+                    elif (client := self._clients.get(key.fd)) is not None and client is key.data:
+                        self._go_on(client, events)  # else it was put out for another, who may have its number already
                 self._answered()
                 self._expire(time.monotonic())
             for client in list(self._clients.values()):
@@ -236,7 +236,7 @@ class LineServer:
         connection.setblocking(False)
         client = self._clients[connection.fileno()] = _Client(connection, who, time.monotonic() + MAX_SECONDS)
         assert self._selector is not None
-        self._selector.register(connection, client.events)
+        self._selector.register(connection, client.events, client)
         return True
 
     def _drop(self, client: _Client) -> None:
@@ -252,9 +252,9 @@ class LineServer:
         if events == client.events:
             return
         if not client.events:
-            self._selector.register(client.connection, events)
+            self._selector.register(client.connection, events, client)
         elif events:
-            self._selector.modify(client.connection, events)
+            self._selector.modify(client.connection, events, client)
         else:
             self._selector.unregister(client.connection)
         client.events = events
@@ -281,13 +281,22 @@ class LineServer:
         self._received += len(part)
         end = client.received.find(b"\n", -len(part))
         if end < 0:
-            return len(client.received) <= MAX_REQUEST and self._received <= MAX_RECEIVED
+            return len(client.received) <= MAX_REQUEST and self._fits(client)
         request = bytes(client.received[:end])
         self._received -= len(client.received)
         client.received = bytearray()
         client.asked = True
         client.until = None
         self._begin(client, request)
+        return True
+
+    def _fits(self, client: _Client) -> bool:
+        """Whether there is room for what a client has sent. Who has sent the most makes room, root after all others."""
+        while self._received > MAX_RECEIVED:
+            greedy = max(self._clients.values(), key=lambda one: (bool(one.received and one.who.uid), len(one.received)))
+            if greedy is client:
+                return False
+            self._drop(greedy)
         return True
 
     def _begin(self, client: _Client, request: bytes) -> None:

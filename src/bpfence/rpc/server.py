@@ -26,6 +26,8 @@ from bpfence.rpc.messages import NEEDED
 
 MAX_CALLS: Final = 32
 """Calls at once, of all clients; further ones are refused (RESOURCE_EXHAUSTED)."""
+MAX_CONNECTIONS: Final = 64
+"""Of all clients; further ones are closed at once, as each takes a descriptor of the agent."""
 MAX_LISTENERS: Final = 16
 """Those of them that listen for events."""
 MAX_REQUEST: Final = 4 << 20
@@ -34,6 +36,8 @@ MAX_BYTES: Final = 8 << 20
 """What waits for a client at most."""
 TAKE_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 0.5
+HANDSHAKE_SECONDS: Final = 10.0
+"""Who has connected and says nothing is put out after so long."""
 
 
 class CallError(Exception):
@@ -69,8 +73,11 @@ class Server:
 
     def prepare(self) -> None:
         """See that it can listen, while there are privileges. KernelError where the library is missing or the place is taken."""
-        if find_spec("grpc") is None:  # not imported yet: nothing of it is to run with these privileges
-            raise KernelError(NEEDED, missing="grpcio")
+        for module, package in (("grpc", "grpcio"), ("google.protobuf", "protobuf")):
+            with contextlib.suppress(ModuleNotFoundError):  # there is no package `google` at all
+                if find_spec(module) is not None:  # not imported yet: nothing of it is to run with these privileges
+                    continue
+            raise KernelError(NEEDED, missing=package)
 
     def folders(self) -> Sequence[Path]:
         """Where something is made or removed after `prepare`."""
@@ -88,6 +95,8 @@ class Server:
             ("grpc.max_receive_message_length", MAX_REQUEST),
             ("grpc.max_concurrent_streams", MAX_CALLS),
             ("grpc.so_reuseport", 0),
+            ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+            ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
         ]
         server = grpc.server(pool, options=options, maximum_concurrent_rpcs=MAX_CALLS)
         for name, methods in services.items():

@@ -183,14 +183,20 @@ class ControlService:
             ]
 
     def told(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Wake whoever waits for it."""
+        """Wake whoever waits for it, and tell what is in force no more without being removed."""
+        gone: list[str] = []
         with self._state:
             for one in self._added:
-                outcome = outcomes.get(one.key)
+                outcome, was = outcomes.get(one.key), one.in_force
                 if outcome is None or outcome.version == one.version or one.version in outcome.errors:
                     one.outcome = outcome
+                if was and not one.in_force:
+                    why = "; ".join(error.message for error in _errors(one)) or "it is waited for"
+                    gone.append(f"{NAME}: in force no more: {', '.join(map(printable, one.rules.names()))}, added here: {printable(why)}")
             self._told += 1
             self._state.notify_all()
+        for text in gone:
+            self._report(text)
 
     def folders(self) -> Sequence[Path]:
         """Where the socket is removed from at the end."""
@@ -269,7 +275,7 @@ class ControlService:
         return found | {name: language for language, dialect in DIALECTS.items() for name in dialect.policies}
 
     def _policies(self) -> list[dict[str, Any]]:
-        languages, added, matches = self._languages(), self._names_added(), self._matches()
+        languages, added, matches = self._languages(), self._names_added() - self._of_files(), self._matches()
         found = list(self._by_name().items())[:MAX_LISTED]
         return [
             {
@@ -284,6 +290,11 @@ class ControlService:
             }
             for name, policies in found
         ]
+
+    def _of_files(self) -> set[str]:
+        """The names of policies that come from files, which go before those that were added."""
+        rules = self._loaded.rules.values() if self._loaded is not None else ()
+        return {name for own in rules if isinstance(own, DecidedRules) for name in own.names()}
 
     def _names_added(self) -> set[str]:
         with self._state:
@@ -328,7 +339,7 @@ class ControlService:
             "seconds": round(time.time() - self._since),
             "generation": agent.generation,
             "policies": len(self._by_name()),
-            "added": sorted(map(escape, self._names_added())),
+            "added": sorted(map(escape, self._names_added() - self._of_files())),
             "modes": {escape(name): mode for name, mode in self._modes.items()},
             "containers": len(agent.containers.containers()),
             "outputs": [
@@ -440,7 +451,7 @@ class ControlService:
             self._modes = modes
 
         def done() -> bool:
-            return all(one.outcome is not None for one in left) and not set(names) & self._by_name().keys()
+            return all(one.outcome is not None for one in left) and not set(names) & self._by_name().keys() - self._of_files()
 
         self._make_so(back, done, lambda: next(filter(None, map(_errors, left)), ()))
         return {"policies": list(names)}

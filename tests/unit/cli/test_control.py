@@ -199,6 +199,24 @@ def test_status_tells_what_the_agent_says(rig: Rig, monkeypatch: pytest.MonkeyPa
     assert "no right to look" in nobody.stderr
 
 
+def test_status_does_not_wait_for_an_agent_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bpfence.kernel.engine.inspect", lambda _: [])
+    monkeypatch.setattr("bpfence.cli.host.STATUS_SECONDS", 0.1)
+    with listening(tmp_path / "hangs", 4):
+        result = call(tmp_path / "hangs", "status")
+    assert (result.return_value, "nothing is loaded" in result.stdout) == (1, True)
+    assert "does not answer in time" in result.stderr
+
+
+def test_a_request_that_is_too_long_is_told(rig: Rig, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.yaml").write_text(native(name) + "#" * (lines.MAX_REQUEST // 2))
+    refused = call(rig, "policy", "add", *(tmp_path / f"{name}.yaml" for name in ("one", "two", "three")))
+    assert refused.return_value == 3
+    assert "too long" in refused.stderr
+    assert "no agent answers" not in refused.stderr
+
+
 def test_no_agent_no_right_and_no_answer_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = call(tmp_path / "none", "policy", "list")
     assert nobody.return_value == 3

@@ -224,7 +224,11 @@ def test_run_answers_at_its_control_socket(kernel: FakeKernel, tmp_path: Path) -
         (["-p", "examples/policies", "--tetragon-group", "daemon"], "add --tetragon-socket"),
         (["-p", "examples/policies", "--control-group", "daemon"], "--control-group is about a socket: add --control-socket"),
         (["-p", "examples/policies", "--control-user", "daemon"], "--control-user is about a socket: add --control-socket"),
-        (["--control-socket", "/tmp/a/sock", "--control-user", "nobody-has-this"], "there is no user nobody-has-this"),
+        (["--control-socket", "/tmp/a/sock", "--control-user", "daemon"], "nobody but root can connect: add --control-group"),
+        (
+            ["--control-socket", "/tmp/a/sock", "--control-user", "nobody-has-this", "--control-group", "daemon"],
+            "there is no user nobody-has-this",
+        ),
         (["-p", "examples/policies", "--export-denylist", '{"pid": [1]}'], "add --format tetragon"),
         (["-p", "examples/policies", "--export-redact", '{"redact": ["(a)"]}'], "add --format tetragon"),
         (

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,23 @@ def test_another_system_is_written_and_this_one_is_told_nothing(tmp_path: Path, 
     assert asked == []
 
 
+@pytest.mark.parametrize("link", ["etc", "etc/systemd/system", "etc/bpfence/bpfence.yaml", "etc/bpfence/policies"])
+def test_links_of_another_system_do_not_lead_into_this_one(tmp_path: Path, asked: list[tuple[str, ...]], link: str) -> None:
+    root, own = tmp_path / "image", tmp_path / "own"
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(own)
+    refused = call("install", "--root", root, "--program", TRUE)
+    assert (refused.return_value, "leads out of" in refused.stderr) == (2, True)
+    if "systemd" in link:
+        assert "leads out of" in call("uninstall", "--root", root).stderr
+    assert not own.exists()
+
+
+def test_this_system_is_known_however_it_is_written(here: Path, asked: list[tuple[str, ...]]) -> None:
+    assert call("install", "--root", "//", "--program", TRUE).return_value == 0
+    assert asked == [("daemon-reload",), ("enable", "bpfence.service")]
+
+
 def test_what_is_somebody_elses_stays(here: Path, asked: list[tuple[str, ...]]) -> None:
     unit = here / "etc/systemd/system/bpfence.service"
     unit.parent.mkdir(parents=True)
@@ -101,6 +119,22 @@ def test_a_program_that_others_can_change_does_not_become_a_service(here: Path, 
     refused = call("install", "--program", program)
     assert refused.return_value == 2
     assert "can be changed by others" in refused.stderr
+    assert asked == []
+
+
+def test_neither_does_one_that_they_can_put_another_in_the_place_of(
+    here: Path, asked: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    venv.chmod(0o777)
+    (venv / "python").symlink_to(TRUE)  # as a virtual environment has it
+    assert "can be changed by others" in call("install", "--program", venv / "python").stderr
+    monkeypatch.setattr(sys, "argv", ["-m"])
+    monkeypatch.setattr(sys, "executable", str(venv / "python"))
+    assert "can be changed by others" in call("install").stderr
+    monkeypatch.setattr(units, "interpreter", lambda _: venv / "python")
+    assert "can be changed by others" in call("install", "--program", TRUE).stderr
     assert asked == []
 
 

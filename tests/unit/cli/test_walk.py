@@ -28,7 +28,7 @@ from tests.unit.agent.fakes import write_policy
 ROOT = Path(__file__).resolve().parents[3]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 WITHOUT_BPF = ("setpriv", "--bounding-set=-bpf,-sys_admin,-perfmon")
-OUTER_WORLD = frozenset({"run", "exec", "status", "unload", "doctor", "hook", "workloads"})
+OUTER_WORLD = frozenset({"run", "exec", "status", "unload", "doctor", "hook", "workloads", "service", "policy", "top"})
 """Commands that look at this host or act on it."""
 
 

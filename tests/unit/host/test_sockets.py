@@ -82,3 +82,11 @@ def test_a_folder_is_made_or_has_to_be_safe(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "open"):
         with pytest.raises(KernelError, match="only root writes"):
             safe_folder(path, None)
+
+
+@pytest.mark.parametrize("name", ["\u00b2", "99999999999", "-1", "", "nobody-has-this"])
+def test_what_is_neither_name_nor_number_is_no_group_and_no_user(name: str) -> None:
+    with pytest.raises(UsageError, match="there is no group"):
+        number_of_group(name)
+    with pytest.raises(UsageError, match="there is no user"):
+        number_of_user(name)

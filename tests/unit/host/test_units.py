@@ -15,7 +15,7 @@ from bpfence.agent.privileges import KEPT, READS_PROCESSES
 from bpfence.cli.settings import CONFIG, read
 from bpfence.errors import UsageError
 from bpfence.host import units
-from bpfence.host.units import changeable, is_ours, unit
+from bpfence.host.units import changeable, interpreter, is_ours, unit
 
 TRUE = "/usr/bin/true"
 EXPOSURE = 6.5
@@ -94,7 +94,7 @@ def test_a_unit_of_somebody_else_is_told_apart(tmp_path: Path) -> None:
     assert is_ours(file)
 
 
-def test_what_others_can_change_is_found(tmp_path: Path) -> None:
+def test_what_others_can_change_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert changeable(Path(TRUE)) is None
     tmp_path.chmod(0o777)
     inner = tmp_path / "bin"
@@ -103,4 +103,34 @@ def test_what_others_can_change_is_found(tmp_path: Path) -> None:
     assert changeable(inner / "program") in (inner / "program", inner, tmp_path)  # whoever runs the tests owns them
     link = tmp_path / "link"
     os.symlink(TRUE, link)
-    assert changeable(link) is None
+    assert changeable(link) == changeable(tmp_path)  # whoever can put another link there chooses what runs
+    os.symlink("link", tmp_path / "round")
+    (tmp_path / "link").unlink()
+    os.symlink("round", tmp_path / "link")
+    with pytest.raises(OSError, match="symbolic links"):
+        changeable_in(link, monkeypatch)
+
+
+def changeable_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path | None:
+    """The same where all folders are root's alone."""
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path: os.stat_result((lstat(path).st_mode & ~0o022, *lstat(path)[1:4], 0, *lstat(path)[5:])))
+    return changeable(path)
+
+
+def test_links_on_the_way_are_followed_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "venv").mkdir()
+    os.symlink(TRUE, tmp_path / "venv" / "python")
+    os.symlink("../venv/./python", tmp_path / "venv" / "more")
+    os.symlink(tmp_path / "venv", tmp_path / "other")
+    assert changeable_in(tmp_path / "other" / "more", monkeypatch) is None
+    with pytest.raises(FileNotFoundError):
+        changeable(tmp_path / "other" / "nothing")
+
+
+def test_what_runs_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    for first, found in (("#!/a/python -I\n", Path("/a/python")), ("#! /b\n", Path("/b")), ("#!\n", None), ("", None), ("\x7fELF", None)):
+        script.write_text(first)
+        assert interpreter(script) == found
+    assert interpreter(tmp_path / "nothing") is None

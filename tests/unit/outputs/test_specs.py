@@ -160,3 +160,9 @@ def test_all_is_documented() -> None:
 def test_what_is_checked_opens_nothing(tmp_path: Path) -> None:
     check(Spec(to=f"jsonl:{tmp_path}/x"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", ["https://h/a b", "loki:http://h/\u00e4", "otlp:https://h/v1/logs?a=\x7f"])
+def test_a_url_that_no_request_can_have_is_refused_at_the_start(to: str) -> None:
+    with pytest.raises(UsageError, match="of ASCII without blanks"):
+        check(Spec(to=to))

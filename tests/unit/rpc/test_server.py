@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bpfence.errors import KernelError, UsageError
+from bpfence.rpc import server as rpc
 from bpfence.rpc.messages import classes
 from bpfence.rpc.server import MAX_LISTENERS, CallError, Listener, Listeners, Method, TcpServer, UnixServer
 
@@ -67,6 +68,16 @@ def test_a_folder_that_others_write_or_that_lacks_the_group_is_refused(tmp_path:
     with pytest.raises(KernelError) as error:
         UnixServer(tmp_path / "mine" / "sock", grp.getgrgid(os.getegid()).gr_name).prepare()
     assert "chmod 2750" in error.value.hint
+
+
+@pytest.mark.parametrize(("module", "package"), [("grpc", "grpcio"), ("google.protobuf", "protobuf")])
+def test_a_library_that_is_missing_is_told_before_policies_are_in_force(
+    module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "find_spec", lambda name: None if name == module else name)
+    with pytest.raises(KernelError) as error:
+        UnixServer(tmp_path / "a" / "sock").prepare()
+    assert error.value.missing == package
 
 
 def test_names_that_cannot_be(tmp_path: Path) -> None:
@@ -156,6 +167,37 @@ def test_what_calls_come_to(tmp_path: Path) -> None:
     finally:
         asked.channel.close()
         asked.server.close()
+
+
+def test_thousands_of_connections_take_only_so_many_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "HANDSHAKE_SECONDS", 1.0)
+    server = TcpServer("127.0.0.1", 0)
+    server.prepare()
+    server.start({"a.test.Service": {"Say": Method(TEXT, TEXT, lambda request: TEXT(text=request.text.upper()))}})
+    before = len(os.listdir("/proc/self/fd"))
+    silent = [socket.create_connection(("127.0.0.1", server.port), WAIT) for _ in range(4 * rpc.MAX_CONNECTIONS)]
+    try:
+        put_out = sum(_ended(one) for one in silent[-8:])
+        assert put_out == 8
+        assert len(os.listdir("/proc/self/fd")) <= before + len(silent) + rpc.MAX_CONNECTIONS + 16
+        assert _ended(silent[0])  # after its second, so that there is room again
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            ask = channel.unary_unary("/a.test.Service/Say", request_serializer=bytes, response_deserializer=TEXT.FromString)
+            assert ask(TEXT(text="a").SerializeToString(), timeout=WAIT, wait_for_ready=True).text == "A"
+    finally:
+        for one in silent:
+            one.close()
+        server.close()
+
+
+def _ended(connection: socket.socket) -> bool:
+    """Wait until the other side has ended it; what it says first is passed over."""
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionError:
+        pass
+    return True
 
 
 # ---- what waits for clients ----

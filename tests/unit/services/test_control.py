@@ -83,6 +83,28 @@ def test_policies_are_added_and_removed_whole(rig: Rig) -> None:
     assert len(changes) == 3
 
 
+def test_what_was_added_gives_way_to_a_file_and_that_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    write_policy(folder / "guard.yaml")
+    rig = Rig(tmp_path, folder)
+    try:
+        rig.add(native("mine"), native("other"))
+        (folder / "mine.yaml").write_text(native("mine", "audit"))
+        rig.agent.reload()
+        rig.until(lambda: not rig.agent.reloading)
+        rig.until(lambda: any("in force no more: mine, other" in text and "already is a policy 'mine'" in text for text in rig.said))
+        assert rig.modes() == {"guard": "enforce", "mine": "audit"}
+        assert not any(one["added"] for one in rig.result("policies")["policies"])
+        assert rig.result("status")["added"] == ["other"]
+        assert rig.result("remove", names=["mine"]) == {"policies": ["mine"]}
+        assert rig.modes() == {"guard": "enforce", "mine": "audit", "other": "enforce"}
+        rig.result("remove", names=["other"])
+        assert sum("in force no more" in text for text in rig.said) == 1
+    finally:
+        rig.close()
+
+
 def test_policies_of_other_languages_are_added_and_removed(rig: Rig) -> None:
     assert rig.add(TRACING)["result"]["policies"] == ["traced"]
     added = rig.add(ARMOR % ("armed", "/a/b"), ARMOR % ("barred", "/a/c"))["result"]["policies"]

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -33,6 +35,36 @@ def test_scripts_are_shell(name: str, tmp_path: Path) -> None:
     file.write_text(SCRIPTS[name])
     assert subprocess.run(["sh", "-n", str(file)], check=False).returncode == 0
     assert subprocess.run(["sh", str(file), "upgrade"], check=False).returncode == 0  # of that the others see
+
+
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+def test_what_is_kept_in_force_is_taken_away_with_the_command(kind: str, tmp_path: Path) -> None:
+    script = SCRIPTS["prerm"] if kind == "deb" else spec("1.2", tmp_path, []).partition("%preun\n")[2].partition("\n%postun")[0]
+    command = tmp_path / "bpfence"
+    command.write_text(f"#!/bin/sh\necho $* >>{tmp_path}/said\nexit 3\n")
+    command.chmod(0o755)
+    script = script.replace(build_packages._HERE, "false")
+    for words, said in ((("upgrade", "2") if kind == "deb" else ("1",), False), (("remove",) if kind == "deb" else ("0",), True)):
+        done = subprocess.run(["sh", "-c", script, "sh", *words], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+        assert (done.returncode, (tmp_path / "said").exists()) == (0, said)
+    assert (tmp_path / "said").read_text() == "unload\n"
+
+
+def test_modes_are_not_those_of_the_mask(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    before = os.umask(0o077)
+    try:
+        for folder in ("usr/lib/bpfence/bpfence", build_packages.LOGS):
+            (root / folder).mkdir(parents=True)
+        build_packages.put(root, "usr/lib/bpfence/bpfence/a.py", "")
+        build_packages.put(root, "usr/bin/bpfence", "", 0o755)
+    finally:
+        os.umask(before)
+    build_packages.modes(root)
+    found = {str(path.relative_to(root)): stat.S_IMODE(path.stat().st_mode) for path in (root, *root.rglob("*"))}
+    assert found.pop(build_packages.LOGS) == 0o750
+    assert found.pop("usr/lib/bpfence/bpfence/a.py") == 0o644
+    assert set(found.values()) == {0o755}
 
 
 def test_the_spec_lists_its_files(tmp_path: Path) -> None:
