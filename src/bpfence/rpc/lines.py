@@ -132,13 +132,17 @@ class LineServer:
         """Listeners have something to take. For any thread; never waits."""
         self._notice.tell()
 
-    def make_room(self, streams: int) -> None:
-        """Where so many streams go on, end the one whose client has taken nothing for the longest time. Called by `answer`."""
-        stuck = [client for client in self._clients.values() if client.stream is not None]
-        if len(stuck) >= streams:
-            oldest = min((one for one in stuck if one.since), key=lambda client: client.since, default=None)
-            if oldest is not None and time.monotonic() - oldest.since >= STUCK_SECONDS:
-                self._drop(oldest)
+    def make_room(self, streams: int, who: Peer) -> None:
+        """Where so many streams go on, end the one whose client has taken nothing for the longest time, for root else the latest of another
+        user. Called by `answer`."""
+        going = [client for client in self._clients.values() if client.stream is not None]
+        if len(going) < streams:
+            return
+        oldest = min((one for one in going if one.since), key=lambda client: client.since, default=None)
+        if oldest is not None and time.monotonic() - oldest.since >= STUCK_SECONDS:
+            self._drop(oldest)
+        elif not who.uid and (others := [client for client in going if client.who.uid]):
+            self._drop(others[-1])
 
     def close(self) -> None:
         """Answer no more, and take the socket away."""
@@ -227,8 +231,8 @@ class LineServer:
             connection.close()
             return True
         if len(self._clients) >= MAX_CLIENTS:
-            # Whoever has not even asked yet goes first.
-            silent = [client for client in self._clients.values() if not client.asked]
+            # Whoever has not even asked yet goes first, and for root anybody else.
+            silent = [client for client in self._clients.values() if not client.asked or (client.who.uid and not who.uid)]
             if not silent:
                 connection.close()
                 return True

@@ -217,7 +217,7 @@ class ControlService:
             request = requests.decoded(line)
             match request:
                 case requests.Events():
-                    return self._events(request)
+                    return self._events(request, who)
                 case requests.Status():
                     return _result(self._status())
                 case requests.Counters():
@@ -378,11 +378,11 @@ class ControlService:
 
     # ---- lines ----
 
-    def _events(self, request: requests.Events) -> bytes | Stream:
+    def _events(self, request: requests.Events, who: Peer) -> bytes | Stream:
         passes = _filter(request)
         if not request.follow:
             return _result({"follow": False}) + _some(self.clients.last(), passes, request.last)
-        self._server.make_room(MAX_LISTENERS)
+        self._server.make_room(MAX_LISTENERS, who)
         last, listener = self.clients.begun()
 
         def shown(lines: list[bytes], dropped: int) -> bytes:

@@ -44,7 +44,7 @@ class Rig:
         if request == b"slow":
             return Later(lambda: b"done\n" if self.let.wait(WAIT) else b"late\n")
         if request == b"stream":
-            self.server.make_room(2)
+            self.server.make_room(2, who)
             self.listeners.append(Listener(4, 1 << 16))
             return Stream(b"begun\n", self.listeners[-1], lambda taken, lost: b"".join(taken) + b"-%d\n" % lost, self.gone)
         return request + b"!\n"
@@ -174,6 +174,29 @@ def test_who_takes_nothing_holds_nobody_up_and_makes_room(rig: Rig, monkeypatch:
     rig.server.wake()
     assert reader.recv(100) == b"alive-0\n"
     for client in (stuck, reader, third):
+        client.close()
+
+
+def test_root_has_room_where_others_take_all_there_is(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = [1000, 1001, 1002]
+    monkeypatch.setattr(lines, "peer", lambda _: Peer(7, users.pop(0) if users else 0, 0))
+    others = [rig.connected() for _ in range(2)]
+    for client in others:
+        client.sendall(b"stream\n")
+        assert client.recv(100) == b"begun\n"
+    with rig.connected() as third:  # of another user, for whom nobody makes room
+        third.sendall(b"stream\n")
+        assert third.recv(100) == b"begun\n"
+        assert rig.over == 0
+        with rig.connected() as own:
+            own.sendall(b"stream\n")
+            assert own.recv(100) == b"begun\n"
+            assert third.recv(100) == b""
+            rig.until(lambda: rig.over == 1)
+            monkeypatch.setattr(lines, "MAX_CLIENTS", 3)
+            assert rig.one(b"hello") == [b"hello!"]
+            rig.until(lambda: rig.over == 2)
+    for client in others:
         client.close()
 
 
