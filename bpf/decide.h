@@ -111,10 +111,10 @@ __noinline int decide_outcome(u32 slot)
 		s->error = 0;
 		s->signals = 0;
 	}
+	if (s->action == ACTION_KILL) /* first: where interrupts are off, the kernel sends one signal and refuses the next */
+		decide_kill(s);
 	if (s->signals)
 		decide_signals(slot);
-	if (s->action == ACTION_KILL)
-		decide_kill(s);
 	if (s->report)
 		report(slot);
 	if (s->action < ACTION_DENY) {

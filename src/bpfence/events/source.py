@@ -300,7 +300,7 @@ def _time_of(document: Mapping[str, Any], before: int) -> int:
 
 _NOT_FIELDS: Final = {
     "time", "kind", "policy", "rule", "severity", "tags", "action", "mode", "message", "errno", "seq", "host", "container", "k8s",
-    "would", "uncertain", "expect", "count",
+    "would", "uncertain", "causes", "may_match", "kill", "sent", "expect", "count", "dialect",
 }  # fmt: skip
 _PROCESS_KEYS: Final = {"tid", "exec_id", "start_time", "args_truncated"}
 

@@ -305,6 +305,22 @@ def test_a_line_that_says_nonsense_of_its_container(said: dict[str, Any]) -> Non
         list(read_recorded([json.dumps({"event": "exec", **said})]))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("causes", ["count"]),
+        ("may_match", ["p/r"]),
+        ("kill", "refused"),
+        ("sent", "SIGTERM"),
+        ("count", {"threshold": 3}),
+        ("dialect", {"tetragon": {"action": "KPROBE_ACTION_SIGNAL"}}),
+    ],
+)
+def test_what_alerts_say_beside_the_event_is_no_field(name: str, value: object) -> None:
+    [found] = read_recorded([json.dumps({"event": "file.open", name: value})])
+    assert found.fields == {"event": "file.open"}
+
+
 def test_recorded_lines_have_their_times() -> None:
     lines = [
         '{"event":"exec"}',
