@@ -38,12 +38,12 @@ def test_reload_leaves_no_gap(shooting: Range, cases: list[Case]) -> None:
     thread = threading.Thread(target=keep_trying)
     thread.start()
     try:
-        shooting.agent.reload()
-        shooting.agent.reload()
+        while len(results) < 4:  # which takes more reloads where they are quick beside an act
+            shooting.agent.reload()
+            shooting.agent.reload()
     finally:
         done.set()
         thread.join()
-    assert len(results) > 3
     assert set(results) == {"EPERM"}
     shooting.agent.settle()
 
