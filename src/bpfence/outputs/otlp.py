@@ -68,7 +68,7 @@ def _said(line: Line) -> tuple[str, dict[str, str]]:
 
 
 class Otlp(Webhook):
-    """A receiver of logs. `host`: this host's name."""
+    """A receiver of logs. `host`: this host's name, "" to leave it out."""
 
     def __init__(self, *given: Any, host: str, **more: Any) -> None:
         super().__init__(*given, **more)
@@ -76,7 +76,8 @@ class Otlp(Webhook):
         self._logs = logs
         self._resource = resources.Resource()
         for name, value in {"service.name": "bpfence", "service.version": version(), "host.name": host}.items():
-            self._resource.attributes.add(key=name).value.string_value = value
+            if value:
+                self._resource.attributes.add(key=name).value.string_value = value
 
     def content(self, batch: Sequence[bytes]) -> tuple[bytes, str]:
         """All records as those of one resource and scope."""

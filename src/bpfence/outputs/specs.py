@@ -283,7 +283,7 @@ def _elsewhere(spec: Spec, kind: str, form: Form, report: Callable[[str], None])
     if kind in REQUESTS:
         return _requests(spec, kind, form)
     way, _, place = place.partition(":")
-    form = syslog(form, FACILITIES[spec.facility or FACILITY], host_name(), os.getpid())
+    form = syslog(form, FACILITIES[spec.facility or FACILITY], _host(spec), os.getpid())
     if way == "unix":
         return form, Datagrams(spec.to, unix(os.path.abspath(place), socket.SOCK_DGRAM))
     found = _host_port(place)
@@ -295,6 +295,11 @@ def _elsewhere(spec: Spec, kind: str, form: Form, report: Callable[[str], None])
         tls = spec.tls or Tls()
         connect = over_tls(connect, _context(tls), tls.name or found[0])
     return form, Streamed(spec.to, connect, counted=True)
+
+
+def _host(spec: Spec) -> str:
+    """This host's name for what stands around lines; "" where it is not to be told."""
+    return "" if "host" in spec.redact else host_name()
 
 
 def _kafka(spec: Spec, form: Form) -> tuple[Form, Place]:
@@ -310,7 +315,7 @@ def _kafka(spec: Spec, form: Form) -> tuple[Form, Place]:
         files = {"ssl.ca.location": spec.tls.ca, "ssl.certificate.location": spec.tls.certificate, "ssl.key.location": spec.tls.key}
         options = {"security.protocol": "ssl", **{name: file for name, file in files.items() if file}}
     keyed = by_workload if spec.key == "workload" else by_host
-    return keyed(form, host_name()), Kafka(spec.to, *found, lambda: options)
+    return keyed(form, _host(spec)), Kafka(spec.to, *found, lambda: options)
 
 
 def _requests(spec: Spec, kind: str, form: Form) -> tuple[Form, Place]:
@@ -323,7 +328,7 @@ def _requests(spec: Spec, kind: str, form: Form) -> tuple[Form, Place]:
     if store == "loki":
         from bpfence.outputs.stores import LOKI_PATH, Loki, for_loki
 
-        made, form, path = Loki, for_loki(form, host_name()), LOKI_PATH if path in ("", "/") else path
+        made, form, path = Loki, for_loki(form, _host(spec)), LOKI_PATH if path in ("", "/") else path
         headers = {"X-Scope-OrgID": spec.tenant} if spec.tenant else {}
     elif store == "elastic":
         from bpfence.outputs.stores import BULK, Bulk, for_bulk
@@ -332,7 +337,7 @@ def _requests(spec: Spec, kind: str, form: Form) -> tuple[Form, Place]:
     elif store == "otlp":
         from bpfence.outputs.otlp import PATH, Otlp, for_otlp
 
-        made, form, path = partial(Otlp, host=host_name()), for_otlp(form, time.time_ns), PATH if path in ("", "/") else path
+        made, form, path = partial(Otlp, host=_host(spec)), for_otlp(form, time.time_ns), PATH if path in ("", "/") else path
     place = made(
         f"{store}:{url.scheme}://{url.netloc}".removeprefix(":"),  # the rest of a URL may be a secret
         url._replace(path=path),

@@ -29,14 +29,15 @@ _NEWLINE: Final = b"\n"
 
 
 def for_loki(form: Form, host: str) -> Form:
-    """A form as an entry of Loki's push: the labels of its stream, a zero byte, and time and line. `host`: this host's name."""
+    """A form as an entry of Loki's push: the labels of its stream, a zero byte, and time and line. `host`: this host's name, "" to leave
+    it out."""
 
     def made(line: Line) -> bytes:
         shown = form(line)
         if not shown:
             return b""
         kind, severity, moment = head(line)
-        labels = {"service_name": "bpfence", "host": host, "kind": kind, "severity": severity}
+        labels = {"service_name": "bpfence", **({"host": host} if host else {}), "kind": kind, "severity": severity}
         entry = [str(nanoseconds(moment)), shown.decode("utf-8", "backslashreplace")]
         return msgspec.json.encode(labels) + b"\0" + msgspec.json.encode(entry)
 

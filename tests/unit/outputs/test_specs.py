@@ -166,3 +166,21 @@ def test_what_is_checked_opens_nothing(tmp_path: Path) -> None:
 def test_a_url_that_no_request_can_have_is_refused_at_the_start(to: str) -> None:
     with pytest.raises(UsageError, match="of ASCII without blanks"):
         check(Spec(to=to))
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "syslog:udp:127.0.0.1:514", "loki:http://127.0.0.1:3100", "otlp:http://127.0.0.1:4318", "kafka:127.0.0.1:9092/t",
+        "elastic:http://127.0.0.1:9200/i", "http://127.0.0.1:80/",
+    ],
+)  # fmt: skip
+def test_the_host_is_left_out_around_the_line_too(to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if to.startswith("kafka"):
+        pytest.importorskip("confluent_kafka")
+    monkeypatch.setattr("bpfence.outputs.specs.host_name", lambda: "secret-host")
+    for redact, there in (((), True), (("host",), False)):
+        form, place, *_ = opened(spec_of({"to": to, **({"redact": [*redact]} if redact else {})}), io.StringIO(), print)
+        line = form(Composer("secret-host", lambda: 1).status("test", "a line"))
+        sent = place.content([line])[0] if isinstance(place, Webhook) else line
+        assert (b"secret-host" in sent) is there, sent
