@@ -81,9 +81,10 @@ def redacted(paths: Sequence[str], shown: Shown) -> Form:
 
     def made(line: Line) -> bytes:
         found = members(line)
-        if isinstance(line, Alert | Rendered):
-            found["message"] = f"{found['event']} matched {found['policy']}/{found['rule']}"
-            found.pop("dialect", None)
+        if not isinstance(line, Alert | Rendered):
+            return shown(found)
+        found["message"] = f"{found['event']} matched {found['policy']}/{found['rule']}"
+        found.pop("dialect", None)
         _hide(found, anywhere.__contains__)
         for path in there:
             _hide_at(found, path)

@@ -19,7 +19,7 @@ from bpfence.outputs.routes import open_outputs
 from bpfence.outputs.specs import FACILITIES, KINDS, Queue, Rotate, Spec, Tls, check, opened, seconds_of, size_of, spec_of
 from bpfence.outputs.webhook import Webhook
 from tests.unit.outputs.servers import certificate
-from tests.unit.outputs.test_choice import alert
+from tests.unit.outputs.test_choice import COMPOSER, alert
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -178,9 +178,10 @@ def test_a_url_that_no_request_can_have_is_refused_at_the_start(to: str) -> None
 def test_the_host_is_left_out_around_the_line_too(to: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if to.startswith("kafka"):
         pytest.importorskip("confluent_kafka")
+    monkeypatch.setattr(COMPOSER, "host", "secret-host")
     monkeypatch.setattr("bpfence.outputs.specs.host_name", lambda: "secret-host")
     for redact, there in (((), True), (("host",), False)):
         form, place, *_ = opened(spec_of({"to": to, **({"redact": [*redact]} if redact else {})}), io.StringIO(), print)
-        line = form(Composer("secret-host", lambda: 1).status("test", "a line"))
+        line = form(alert())
         sent = place.content([line])[0] if isinstance(place, Webhook) else line
         assert (b"secret-host" in sent) is there, sent
