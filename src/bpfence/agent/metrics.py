@@ -294,7 +294,7 @@ class Metrics:
             "bpfence_map_room": {(name,): room for name, (_, room) in measured.fill.items()},
             "bpfence_table_pages": {(): measured.pages[0]},
             "bpfence_table_pages_room": {(): measured.pages[1]},
-            "bpfence_kernel_statistics": {(): _statistics()},
+            "bpfence_kernel_statistics": {(): int(kernel_keeps_statistics())},
         }
         for name, count in measured.counters.items():
             prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
@@ -347,8 +347,9 @@ def _version() -> str:
         return "uninstalled"
 
 
-def _statistics() -> int:
+def kernel_keeps_statistics() -> bool:
+    """Whether the kernel counts runs and time of programs now: kernel.bpf_stats_enabled."""
     try:
-        return int(STATISTICS.read_text(encoding="ascii").strip() == "1")
+        return STATISTICS.read_text(encoding="ascii").strip() == "1"
     except OSError:
-        return 0
+        return False

@@ -23,6 +23,7 @@ import msgspec
 
 from bpfence.agent.feed import Candidate, Offer, Outcome
 from bpfence.agent.loading import NO_FACTS, Loaded, Modes, is_confirmed
+from bpfence.agent.metrics import kernel_keeps_statistics
 from bpfence.alerts.alert import SEVERITIES, Composer, Line, encode, host_name
 from bpfence.compiler.compile import compile_policies
 from bpfence.dialects.decided import DecidedRules
@@ -371,7 +372,7 @@ class ControlService:
             "events": dict(meter.events) if meter is not None else {},
             "decisions": {name: measured.counters.get(name, 0) for name in ("denied", "audited", "killed")},
             "lost": sum(measured.lost.values()),
-            "statistics": any(runs for runs, _ in measured.programs.values()),
+            "statistics": kernel_keeps_statistics(),
             "programs": {name: list(both) for name, both in measured.programs.items() if both[0]},
             "policies": policies,
         }

@@ -139,7 +139,9 @@ def test_lines_of_a_later_version_are_shown_as_they_are() -> None:
     assert _shown(b"\x1b[31mno").plain == r"\x1b[31mno"
 
 
-def test_top_shows_rates_and_costs(rig: Rig) -> None:
+def test_top_shows_rates_and_costs(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bpf_stats_enabled").write_text("1\n")
+    monkeypatch.setattr("bpfence.agent.metrics.STATISTICS", tmp_path / "bpf_stats_enabled")
     program = next(name for name, events in control.EVENTS_OF.items() if "file.open" in events)
     rig.kernel.engine.measures = Measured(counters={"denied": 3}, programs={program: (10, 5000)})
     look = json.loads(shown(rig, "top", "--once", "--interval", "0.2", "--json"))
@@ -151,6 +153,7 @@ def test_top_shows_rates_and_costs(rig: Rig) -> None:
     assert "\x1b" not in told
     rig.kernel.engine.measures = Measured()
     rig.service._measured = float("-inf"), Measured()
+    (tmp_path / "bpf_stats_enabled").write_text("0\n")
     assert "kernel.bpf_stats_enabled=1" in shown(rig, "top", "--once", "--interval", "0.2")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bpfence.agent import metrics
 from bpfence.host.sockets import Peer
 from bpfence.kernel.measured import Measured
 from bpfence.rpc import lines
@@ -255,7 +256,9 @@ def test_who_does_not_read_loses_lines_and_is_told_and_the_agent_does_not_grow(r
         file.close()
 
 
-def test_what_is_counted(rig: Rig) -> None:
+def test_what_is_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(metrics, "STATISTICS", tmp_path / "bpf_stats_enabled")
+    metrics.STATISTICS.write_text("1\n")
     rig.kernel.engine.measures = Measured(
         counters={"denied": 3, "audited": 1}, lost={"file.open": 2}, programs={"open__a": (10, 5000), "file_open__decide": (0, 0)}
     )
@@ -270,6 +273,8 @@ def test_what_is_counted(rig: Rig) -> None:
     assert counted["programs"] == {program: [10, 5000], "other": [1, 7]}
     by_name = {one["name"]: (one["mode"], one["matched"], one["denied"], one["spent"]) for one in counted["policies"]}
     assert by_name == {"guard": ("enforce", 1, 1, 2500), "mine": ("audit", 0, 0, 2500)}
+    metrics.STATISTICS.write_text("0\n")
+    assert rig.result("counters")["statistics"] is False  # whatever was counted before
 
 
 @pytest.mark.parametrize(
