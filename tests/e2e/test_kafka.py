@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("java") is None, reason="java is not installed (Debian's package default-jre-headless)"),
     pytest.mark.skipif(not folder().exists(), reason="no Kafka broker in the cache: run `make kafka` (it takes Maven)"),
 ]
+ROOT = Path(__file__).resolve().parents[2]
 FOREVER = 600.0
 
 
@@ -182,3 +185,30 @@ def test_a_broker_that_stands_still_and_one_that_is_killed(broker: Broker) -> No
     assert outputs.queues()[0].written == 10_000
     outputs.close()
     assert numbers(broker.records("killed", 10_000)) == Counter(range(10_000))
+
+
+CONFINED = """
+import sys, time
+from bpfence.agent import privileges
+from bpfence.outputs.routes import open_outputs
+from bpfence.outputs.specs import spec_of
+from tests.unit.outputs.test_stores import numbered
+
+outputs = open_outputs([spec_of(sys.argv[1])], print, close_seconds=600)
+privileges.drop()
+outputs.start()
+outputs.write(numbered(50))
+while outputs.queues()[0].written + outputs.queues()[0].dropped < 50:
+    time.sleep(0.05)
+print(outputs.queues()[0].written)
+outputs.close()
+"""
+
+
+def test_lines_come_from_a_process_that_has_given_up_what_the_agent_does(broker: Broker) -> None:
+    """The library's threads and sockets are under the agent's own filter of system calls."""
+    command = [sys.executable, "-c", CONFINED, f"kafka:127.0.0.1:{broker.port}/confined"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "50\n"), done.stderr
+    assert numbers(broker.records("confined", 50)) == Counter(range(50))
