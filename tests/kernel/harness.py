@@ -276,7 +276,9 @@ class Agent:
         return fresh
 
     def settle(self) -> list[dict[str, Any]]:
-        """All records up to now: acts as the sentinels, in this process, and waits for their records."""
+        """All records up to now, by their times: acts as the sentinels, in this process, and waits for their records.
+
+        Each ring is read by itself, so that the agent may tell a denial or a kill before what was only observed earlier."""
         came = [record for record in self.poll() if record.get("rule") not in self.marks]  # another agent's settling is told here, too
         for path in self.marks.values():
             path.read_text()
@@ -287,6 +289,7 @@ class Agent:
             assert time.monotonic() < deadline, f"no record of each sentinel within {ALERT_SECONDS} s:\n{self.log()}"
             came += self.poll()
             time.sleep(0.01)
+        came.sort(key=lambda record: str(record.get("time", "")))
         return [record for record in came if record.get("policy") != SENTINEL.name and record.get("rule") not in self.marks]
 
 
