@@ -157,7 +157,7 @@ def _decision(compiled: Compiled, step: Step, values: Sample, subject: bool) -> 
     elif dimension.kind in (abi.DIM_STRING, abi.DIM_RANGE):
         slots: Mapping[int, object] = values.strs if dimension.kind == abi.DIM_STRING else values.nums
         value = slots.get(dimension.slot)
-        meaning = "absent" if value is None else repr(value)
+        meaning = "absent" if value is None else _shown(dimension.field, value)
         if step.number != abi.CLASS_NONE:
             meaning += f", class {step.number} of {dimension.classes}"
         elif value is not None:
@@ -165,6 +165,16 @@ def _decision(compiled: Compiled, step: Step, values: Sample, subject: bool) -> 
     else:
         meaning = "yes" if step.number == 2 else "no"
     return Decision(dimension.name, step.number, meaning, step.node, subject)
+
+
+def _shown(field: str, value: object) -> str:
+    """A slot's value as people write it. Bytes that are no UTF-8 stand as surrogate escapes, for `printable` to show."""
+    if not isinstance(value, bytes):
+        return repr(value)
+    known = FIELD_BY_NAME.get(field)
+    if known is not None and known.kind is Kind.ADDRESS:
+        return str(ipaddress.ip_address(value))
+    return f'"{value.decode("utf-8", "surrogateescape")}"'
 
 
 def _words(number: int, group: GroupRoute, verdict: Verdict) -> list[str]:

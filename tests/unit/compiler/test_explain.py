@@ -37,14 +37,42 @@ def test_a_route_in_words() -> None:
     assert (route.event, route.action, route.errno, route.rules) == ("process.exec", "deny", 13, ("tmp/no-exec",))
     assert route.words == (
         "group 0:",
-        "  process.exe: b'/usr/bin/sh', as no rule asks for",
+        '  process.exe: "/usr/bin/sh", as no rule asks for',
         "  process.uid: 1000, class 2 of 3",
         "  the subject is row 1",
-        "  file.path: b'/tmp/x', class 2 of 3",
+        '  file.path: "/tmp/x", class 2 of 3',
         "  verdict 1: deny (tmp/no-exec)",
         "verdict: deny, errno 13, by tmp/no-exec",
     )
     assert msgspec.json.decode(msgspec.json.encode(route), type=type(route)) == route
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("file.path", "/tmp/\u00e4", '"/tmp/\u00e4"'),
+        ("file.path", "/tmp/\udcff", '"/tmp/\udcff"'),
+        ("net.peer.ip", "192.0.2.7", "192.0.2.7"),
+        ("net.peer.ip", "::ffff:192.0.2.7", "192.0.2.7"),
+        ("net.peer.ip", "2001:db8::1", "2001:db8::1"),
+        ("process.uid", 1000, "1000"),
+    ],
+)
+def test_values_are_shown_as_they_are_written(field: str, value: Value, shown: str) -> None:
+    address = field == "net.peer.ip"
+    event = "net.connect" if address else "process.exec"
+    atom = (
+        Or((Atom(field, Op.CIDR, "192.0.2.0/24"), Atom(field, Op.CIDR, "2001:db8::/32")))
+        if address
+        else Atom("file.path", Op.GLOB, "/tmp/*")
+    )
+    condition = And((atom, Atom("process.uid", Op.RANGE, (0, 4095))))
+    rule = msgspec.structs.replace(RULE, events=(event,), condition=condition)
+    route = explain(
+        compile_policies(PolicySet((Policy(name="p", rules=(rule,)),))),
+        {"event": event, "file.path": "/tmp/x", "net.peer.ip": "192.0.2.1", "process.uid": 1, field: value},
+    )
+    assert [line for line in route.words if line.startswith(f"  {field}: {shown}, class ")], route.words
 
 
 def test_an_unconcerned_subject_ends_the_route() -> None:
