@@ -72,10 +72,11 @@ test "$(stat -c %a /var/log/bpfence)" = 750
 gunzip -c /usr/share/man/man1/bpfence-run.1.gz | grep -q 'SH OPTIONS'
 bash -c '. /usr/share/bash-completion/completions/bpfence
     COMP_WORDS=(bpfence po) COMP_CWORD=1; _bpfence_completion bpfence po bpfence; echo "completed: ${{COMPREPLY[*]}}"'
-echo 'mode: audit' >>/etc/bpfence/bpfence.yaml
+bpfence config show | grep -q 'mode.*audit' && exit 3
+for turn in 1 2; do sed -i 's/^# mode: audit/mode: audit/' /etc/bpfence/bpfence.yaml; bpfence config check >&2; done  # as the README says
 dpkg --no-triggers -r bpfence >/dev/null
 test ! -e /usr/lib/bpfence && test ! -e /usr/bin/bpfence
-grep -q 'mode: audit' /etc/bpfence/bpfence.yaml
+grep -q '^mode: audit' /etc/bpfence/bpfence.yaml
 dpkg --no-triggers -P bpfence >/dev/null
 test ! -e /etc/bpfence && test ! -e /var/log/bpfence
 echo gone

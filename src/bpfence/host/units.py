@@ -30,6 +30,8 @@ CONFIG: Final = """\
 policy: /etc/bpfence/policies
 output: jsonl:/var/log/bpfence/alerts.jsonl
 control-socket: /run/bpfence/control.sock
+# Report only, whatever policies say: take the mark away until you have seen what would be denied.
+# mode: audit
 """
 _UNIT: Final = """\
 {mark}
