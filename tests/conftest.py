@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -387,9 +388,17 @@ def leave_bytecode(config: pytest.Config) -> None:
         sys.dont_write_bytecode = False
 
 
+def with_signals() -> None:
+    """What a shell without job control, or nohup, had ignored for its background does what it does elsewhere: tests end programs by it."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     global _sink, _config  # noqa: PLW0603
     _config = config
+    with_signals()
     if not IN_GUEST:
         leave_bytecode(config)
     if config.getoption("--guest-reports"):
