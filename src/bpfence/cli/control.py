@@ -320,7 +320,7 @@ def watch_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def watch(watched: Watched, as_json: bool) -> int:
-    """Show an agent's lines until it ends, or those that it has."""
+    """Show an agent's lines until it ends, or those that it has. KernelError where it has ended the connection alone."""
     lines = _lines(watched.socket, watched.request, None if watched.request.follow else WAIT_SECONDS)
     _result(next(lines))
     console = out()
@@ -330,9 +330,15 @@ def watch(watched: Watched, as_json: bool) -> int:
         else:
             console.print(_shown(line), soft_wrap=True)
         sys.stdout.flush()
-    if watched.request.follow:
+    if not watched.request.follow:
+        return 0
+    try:
+        answered(watched.socket, requests.Status())
+    except (KernelError, UsageError):
         err().print(styled("the agent has ended", "dim"))
-    return 0
+        return 0
+    what = "the agent goes on, and has ended this connection: another view took its place, or lines were not taken here for too long"
+    raise KernelError(what, missing=NO_ANSWER)
 
 
 def _shown(line: bytes) -> Any:

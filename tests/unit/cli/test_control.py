@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -129,6 +130,19 @@ def test_lines_are_followed_until_the_agent_ends(tmp_path: Path, terminal: bool)
         assert b"\x1b[" in seen
     else:
         assert {json.loads(line)["kind"] for line in seen.splitlines()} == {"status", "alert"}
+
+
+def test_a_view_that_the_agent_has_put_out_is_told_from_its_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lines.asked
+
+    def cut(path: Path, request: bytes, seconds: float | None) -> Iterator[bytes]:
+        """Streams end after their first line, as where another client has taken the place."""
+        return itertools.islice(real(path, request, seconds), 1) if b"follow" in request else real(path, request, seconds)
+
+    monkeypatch.setattr(lines, "asked", cut)
+    result = call(rig, "events", "--follow")
+    assert result.return_value == 3
+    assert "the agent goes on, and has ended this connection" in result.stderr
 
 
 def test_lines_of_a_later_version_are_shown_as_they_are() -> None:
