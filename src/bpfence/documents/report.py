@@ -37,7 +37,7 @@ CODES: Final[Mapping[str, str]] = {
     "duplicate-key": "a key written twice in one map",
     "duplicate-policy": "two policies of one name",
     "duplicate-rule": "two rules of one name in a policy",
-    "empty": "a list or map that must not be empty",
+    "empty": "a list, a map or a value that must not be empty",
     "field-not-on-event": "a field, or two that are compared, that none of the rule's events carries",
     "field-on-some-events": "a field that some of the rule's events do not carry (warning)",
     "follow-without-path": "follow: object without a literal path to follow",

@@ -309,7 +309,7 @@ class _Shapes:
         return entries
 
     def level(self, node: YamlNode, model: type[msgspec.Struct], what: str) -> dict[str, KeyValue]:
-        """The entries of a map whose keys are those of `model`; values that are null are left out."""
+        """The entries of a map whose keys are those of `model`; values that are null are left out, and told where they would narrow."""
         entries = self.pairs(node, what)
         known, required = schema.keys(model), schema.required_keys(model) if node.kind == "map" else ()
         missing = [text for text in required if text not in entries]
@@ -323,6 +323,9 @@ class _Shapes:
         for text in required:
             if text in entries and entries[text][1].empty:
                 self.report.add(entries[text][0], "missing-key", f"{what} needs {text!r}", f"add {text}: ...")
+        for text in schema.narrowing_keys(model):
+            if text in entries and entries[text][1].empty:
+                self.report.add(entries[text][0], "empty", f"{text} has no value", "write one, or remove the key")
         return {text: entry for text, entry in entries.items() if text in known and not entry[1].empty}
 
     def unknown_key(self, key: YamlNode, model: type[msgspec.Struct], what: str, also: str) -> None:

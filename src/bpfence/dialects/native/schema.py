@@ -164,6 +164,13 @@ class Spec(Document):
     seccomp: Annotated[Union[str, dict[str, Any]], Meta(description="a seccomp profile: a file beside this one, or inline")] = ""
 
 
+_NARROWING: Final[dict[type[msgspec.Struct], tuple[str, ...]]] = {
+    Threshold: ("by",),
+    RuleSpec: ("match", "unless", "condition", "follow", "limit", "threshold"),
+    Spec: ("scope",),
+}
+
+
 class SecurityPolicy(Document, rename={"api_version": "apiVersion"}):
     """One native policy."""
 
@@ -183,6 +190,15 @@ def keys(model: type[msgspec.Struct]) -> tuple[str, ...]:
 def required_keys(model: type[msgspec.Struct]) -> tuple[str, ...]:
     """The keys that a level must have."""
     return tuple(field.encode_name for field in msgspec.structs.fields(model) if field.required)
+
+
+@lru_cache(maxsize=32)
+def narrowing_keys(model: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The keys without which a level is about more than with them, or covers less of it. Passed over where they say nothing, they
+    would make a rule that denies a few things deny everything."""
+    if issubclass(model, Subjects):
+        return keys(model)
+    return _NARROWING.get(model, ())
 
 
 def event_names() -> tuple[str, ...]:
@@ -218,8 +234,19 @@ def json_schema() -> dict[str, Any]:
                 "description": definitions[scope]["properties"][key]["description"],
                 "anyOf": [{"$ref": "#/$defs/LabelSelector"}, plain],
             }
+    for model in (Scope, Subjects, RuleSpec, Spec):
+        for key in narrowing_keys(model):
+            _never_null(definitions[model.__name__]["properties"][key])
     spec = definitions["Spec"]["properties"]
     definitions["SeccompProfile"] = profile_schema()
     spec["seccomp"] = {"description": spec["seccomp"]["description"], "anyOf": [{"type": "string"}, {"$ref": "#/$defs/SeccompProfile"}]}
     spec["default"]["propertyNames"] = {"enum": [name for name in event_names() if name not in GROUPS]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://bpfence.io/schemas/securitypolicy.json", **schema}
+
+
+def _never_null(described: dict[str, Any]) -> None:
+    """Take null out of what a key may be, where msgspec allows it for what is left out."""
+    null = {"type": "null"}
+    if null in described.get("anyOf", ()):
+        described["anyOf"] = [one for one in described["anyOf"] if one != null]
+        del described["default"]

@@ -51,3 +51,12 @@ def test_the_json_schema_knows_fields_and_events() -> None:
     assert "file.modify" in definitions["RuleSpec"]["properties"]["on"]["anyOf"][0]["enum"]
     assert "file.modify" not in definitions["Spec"]["properties"]["default"]["propertyNames"]["enum"]
     assert definitions["RuleSpec"]["additionalProperties"] is False
+
+
+def test_what_narrows_is_never_null() -> None:
+    """The models allow null for what is left out; no document may say it, where a rule would be about more."""
+    definitions = schema.json_schema()["$defs"]
+    for model in (schema.Spec, schema.Scope, schema.Subjects, schema.RuleSpec, schema.Threshold):
+        for key in schema.narrowing_keys(model):
+            assert key in schema.keys(model)
+            assert {"type": "null"} not in definitions[model.__name__]["properties"][key].get("anyOf", ())
