@@ -71,3 +71,8 @@ def test_without_a_whole_run_the_page_is_left_as_it_is(tmp_path: Path, monkeypat
     monkeypatch.setattr(report, "kept", lambda names: results.kept(tmp_path / "nothing", names))
     assert report.main() == 1
     assert page.read_text() == "as it was"
+
+
+def test_the_page_as_it_is_explains_what_the_next_run_will() -> None:
+    """What is written by hand is written in report.py: from the page the next run would take it away."""
+    assert f"## Why some are missed\n\n{report.FLOORS}\n\n" in (Path(__file__).parents[3] / "docs" / report.REPORT.name).read_text()
