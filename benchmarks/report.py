@@ -84,9 +84,9 @@ Counted on Linux 6.12 when the programs were made, not by this run:
   The load of one decision engine is 0.9: 0.25 to walk it, 0.4 to put several instructions in the place of one 239 times (look-ups in
   arrays above all), 0.2 to take out 180 pieces that are not for this kernel. Each of these 419 changes copies the whole program and what
   the verifier has noted of each of its instructions. Searches of all the kernel's types by name, some
-  for each pointer that is followed from a trusted one, are 0.3 of the 2.4, by samples: 0.16 of the 0.20 of socket_sendmsg, 0.10 of the 0.11 of
-  file_permission, 0.05 of the 0.07 of file_mprotect. Guarded loads in their place would be paid at each call. Of the attachment, too, nearly all
-  is one walk over all of the kernel's traceable functions for each program.
+  for each pointer that is followed from a trusted one, are 0.3 of the 2.4, by samples: 0.16 of the 0.20 of socket_sendmsg, 0.10 of the
+  0.11 of file_permission, 0.05 of the 0.07 of file_mprotect. Guarded loads in their place would be paid at each call. Of the attachment,
+  too, nearly all is one walk over all of the kernel's traceable functions for each program.
   Falco's rules need five engines, 4.5 of the 6.2 that their programs take to load: LSM hooks share one and tracepoints another, but into
   a program at the end of a function none can be put ("Cannot extend fentry/fexit"). Ends of system calls go on in one of them by a tail
   call, for which the types of both functions must be one: those of do_filp_open and, on this kernel, of execveat are not (the parameter
